@@ -3,22 +3,29 @@
 #   make demo     a look around, no server and no account needed
 #   make test     the whole test suite, a process per processor, real mail servers on loopback included
 #   make pythons  the same on each CPython from 3.11 on that is found (on the PATH, in pyenv), and a line for each
+#   make newest   what differs by the version of Python, on the newest CPython that is found
 #   make django   the mail backends with Django 4.2, 5.2 and the newest, and Django's own tests of mail on them
 #   make check    lint, formatting, types and the layering of the package
 #   make fuzz     what takes minutes: every test of drawn examples, every short string at every split
+#   make thorough the suite with every case of its largest tables and 500 drawn examples for each test, an hour or two
 #   make torture  kill the spool and its processor for some minutes, and keep the books
 #   make soak     send for ten minutes while the disk fails now and then, and watch what the process holds
 #   make bench    the benchmarks, each a ratio against a rival measured in the same run
-#   make docs     draw the tables and diagrams of the manual anew, and try its programs
-#   make typecheck-user   typical code of users under mypy --strict and pyright
+#   make docs     draw the manual's tables and man pages anew, try its programs, and build its site in build/site
+#   make pictures take the pictures of both web pages in docs/images anew
+#   make dist     build the packages into dist/, and try them in an empty environment
+#   make typecheck-user   typical code of users under mypy --strict, pyright and ty
 #   make help     this text
 #
 # `make test ARGS="tests/protocol -x"` hands ARGS to pytest (`-n 0` among them for one process), `make fuzz
 # ARGS="--seconds 60 parser"` to tests.fuzz, `make torture ARGS="--deaths 20000"` to tests.torture, and `make pythons
-# ARGS="-m 'not server'"` to pytest on each version (`--newest` among them for the newest version alone).
+# ARGS="-m 'not server'"` to pytest on each version.
 
 SHELL := /bin/bash
 MAKEFLAGS += --no-print-directory
+
+# The tests start many processes, and each would compile the package anew if the environment forbade to keep it compiled.
+unexport PYTHONDONTWRITEBYTECODE
 
 VENV := .venv
 PY := $(VENV)/bin/python
@@ -31,7 +38,8 @@ PYTHON ?= $(shell for python in python3.11 python3.15 python3.14 python3.13 pyth
 	$$python -c 'import sys, ensurepip, venv; sys.exit(sys.version_info < (3, 11))' 2>/dev/null \
 	&& echo $$python && break; done)
 
-.PHONY: demo test pythons django check typecheck-user docs fuzz torture soak bench venv servers help
+.PHONY: demo test thorough pythons newest django check typecheck-user docs pictures dist fuzz torture soak bench venv \
+	servers help
 .DEFAULT_GOAL := demo
 
 demo: venv
@@ -42,8 +50,15 @@ demo: venv
 test: venv servers
 	@$(PY) -m pytest -n auto --maxprocesses 8 --dist worksteal $(ARGS)
 
+thorough: venv servers
+	@SMTP_ASYNC_THOROUGH=1 $(PY) -m pytest -n auto --maxprocesses 8 --dist worksteal --timeout 3600 $(ARGS)
+
 pythons: venv servers
 	@$(PY) -m tests.pythons $(ARGS)
+
+# By the interpreter of `venv`, which need not be made for it.
+newest:
+	@$(PYTHON) -m tests.pythons --newest $(ARGS)
 
 django: venv
 	@$(PY) -m tests.django_suite $(ARGS)
@@ -58,10 +73,21 @@ check: venv
 typecheck-user: venv
 	@$(PY) -m mypy --config-file= --strict tests/typing/application.py
 	@$(PY) -m pyright --pythonpath $(PY) tests/typing/application.py
+	@$(PY) -m ty check --python $(VENV) tests/typing/application.py
 
 docs: venv
 	@$(PY) docs/draw.py
-	@$(PY) -m pytest -q tests/test_docs.py
+	@$(PY) -m pytest -q tests/test_docs.py tests/test_man_pages.py
+	@$(PY) -m sphinx -q -n -W --keep-going -c docs . build/site
+	@echo "The site is in build/site/index.html"
+
+pictures: venv
+	@$(PY) -m pytest -q tests/web/catcher/test_page.py tests/web/console/test_page.py -k test_the_look
+	@cp screenshots/{catcher,console}-{light,dark}.webp docs/images/
+
+dist: venv
+	@rm -rf dist
+	@$(PY) -m tests.dist --keep dist
 
 help:
 	@sed -n '/^#   make/p' Makefile | cut -c 5-

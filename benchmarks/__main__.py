@@ -33,6 +33,7 @@ NAMES = (
     "share",
     "postgres",
     "sign",
+    "templates",
 )
 RESULTS = Path(__file__).with_name("RESULTS.md")
 

@@ -4,8 +4,8 @@ Also drawn are the tables of `docs/migrating/`, from `docs/parity.csv`, and the 
 
     python docs/draw.py
 
-rewrites the blocks between `<!-- drawn: name -->` and `<!-- end -->` in place. `tests/test_docs.py` draws them again
-and compares, so that they are never older than the code.
+writes the manual pages (`man_pages.py`), and rewrites the blocks between `<!-- drawn: name -->` and `<!-- end -->` in
+place. `tests/test_docs.py` draws them again and compares, so that they are never older than the code.
 """
 
 from __future__ import annotations
@@ -224,3 +224,6 @@ if __name__ == "__main__":
         if (new := drawn(old)) != old:
             page.write_text(new, encoding="utf-8")
             print("drawn", page.relative_to(DOCS))
+    from man_pages import write_pages
+
+    write_pages()

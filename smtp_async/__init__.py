@@ -80,6 +80,7 @@ if TYPE_CHECKING:
         SpoolStatistics,
         serialize,
     )
+    from .templates import Templates
     from .tls.certificate import Certificate, KeyUsage
     from .tls.context import Security, legacy_context
     from .tls.identity import Identity
@@ -201,6 +202,7 @@ __all__ = [
     "TLSOptions",
     "TLSProfile",
     "Telemetry",
+    "Templates",
     "Timeouts",
     "Token",
     "TokenProvider",
@@ -288,6 +290,7 @@ _NAMES: Final = {
         "SpoolStatistics",
         "serialize",
     ),
+    "templates": ("Templates",),
     "tls.certificate": ("Certificate", "KeyUsage"),
     "tls.context": ("Security", "legacy_context"),
     "tls.identity": ("Identity",),

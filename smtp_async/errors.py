@@ -14,6 +14,7 @@
     │   └── InvalidArgument (ValueError) 20001
     │       ├── InvalidAddress       20002
     │       ├── InvalidHeader        20003
+    │       ├── TemplateError        20004   a template is missing or wrong, or lacks a value
     │       ├── InvalidHost            102
     │       ├── InvalidPort            116
     │       ├── MissingHost            163
@@ -157,6 +158,7 @@ __all__ = [
     "StartTLSUnavailable",
     "TLSError",
     "TLSLibraryError",
+    "TemplateError",
     "TextNotEncodable",
     "Timeout",
     "TokenRefused",
@@ -394,6 +396,12 @@ class InvalidHeader(InvalidArgument):
     """A header field name or value that would change the structure of the message."""
 
     code = 20003
+
+
+class TemplateError(InvalidArgument):
+    """A template does not exist, is not valid, or uses a name or an image that it was not given."""
+
+    code = 20004
 
 
 class InvalidHost(InvalidArgument):

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 import pytest_asyncio
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
 from tests import lab
 from tests.servers.aiosmtpd_server import AiosmtpdServer
@@ -27,8 +27,15 @@ from tests.servers.proxies import Dante, Squid, SshForwarding, Tinyproxy
 from tests.servers.sink import Sink
 from tests.servers.softhsm import SoftHSM
 
-# How long one example takes says more about the machine than about the code; tests of speed measure it themselves.
-settings.register_profile("smtp_async", deadline=None)
+# Few examples, and the same ones in every run: the suite fails after a change, not by chance. `make thorough` and
+# `make fuzz` draw others. How long an example takes says more about the machine than about the code.
+settings.register_profile(
+    "smtp_async",
+    max_examples=500 if lab.THOROUGH else 25,
+    derandomize=not lab.THOROUGH,
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow],
+)
 settings.load_profile("smtp_async")
 
 

@@ -1,8 +1,9 @@
-"""``python -m tests.pythons [--newest] [ARGUMENT…]``: the suite on each CPython from 3.11 on, and a line for each.
+"""``python -m tests.pythons [--newest] [--prepare] [ARGUMENT…]``: the suite on each CPython from 3.11 on.
 
-Interpreters are looked for on the PATH and in pyenv's folder; of two with the same minor version the newer one runs.
-Each has an environment of its own in `.cache/pythons`, with the full output of its run beside it. Arguments that are
-not ours go to pytest.
+A line for each tells how it went. `--newest` runs on the newest one alone, and only what differs by the version of
+Python (`DIFFERS`); `--prepare` makes the environments and runs nothing. Interpreters are looked for on the PATH and in
+pyenv's folder; of two with the same minor version the newer one runs. Each has an environment of its own in
+`.cache/pythons`, with the full output of its run beside it. Arguments that are not ours go to pytest.
 """
 
 from __future__ import annotations
@@ -19,6 +20,18 @@ ROOT = Path(__file__).resolve().parents[1]
 CACHE = ROOT / ".cache" / "pythons"
 
 OLDEST = (3, 11)
+#: What differs by the version of Python: asyncio, ssl, email, typing and pickling. Servers are the same for each.
+DIFFERS = (
+    *("-m", "not server"),
+    *(f"tests/{name}" for name in ("client", "connection", "pool", "testing", "tls", "transport")),
+    *(f"tests/mail/test_{name}.py" for name in ("coerce", "raw", "signing")),
+    *(
+        f"tests/message/test_{name}.py"
+        for name in ("builder", "convert", "email_message", "foreign_mail", "headers")
+    ),
+    *("tests/message/test_odd_mail.py", "tests/message/test_readback.py"),
+    *(f"tests/test_{name}.py" for name in ("cancellation", "errors", "exports", "hooks")),
+)
 Version = tuple[int, int, int]
 
 #: Run by a candidate: prints its version if it is one that an environment can be made with.
@@ -62,15 +75,15 @@ def interpreters() -> dict[Version, Path]:
     return dict(sorted(newest.values()))
 
 
-def environment(version: Version, python: Path) -> Path:
+def environment(version: Version, python: Path, extra: str) -> Path:
     """Return the interpreter of the environment, which is made anew when pyproject.toml or the version changes."""
-    folder = CACHE / _name(version)
+    folder = CACHE / f"{_name(version)}-{extra}"
     ready = folder / ".ready"
     if not ready.exists() or ready.stat().st_mtime < (ROOT / "pyproject.toml").stat().st_mtime:
         print(f"Making {folder.relative_to(ROOT)} with {python} ...", flush=True)
         subprocess.run([python, "-m", "venv", "--clear", folder], check=True)
         pip = ["-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
-        subprocess.run([folder / "bin" / "python", *pip, "--editable", f"{ROOT}[dev]"], check=True)
+        subprocess.run([folder / "bin" / "python", *pip, "--editable", f"{ROOT}[{extra}]"], check=True)
         ready.touch()
     return folder / "bin" / "python"
 
@@ -97,15 +110,21 @@ def _name(version: Version) -> str:
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.pythons", description=__doc__, allow_abbrev=False)
     parser.add_argument(
-        "--newest", action="store_true", help="only the newest version, and none if it runs this program"
+        "--newest",
+        action="store_true",
+        help="what differs, on the newest version, and nothing if it runs this program",
     )
+    parser.add_argument("--prepare", action="store_true", help="make the environments, and run nothing")
     options, arguments = parser.parse_known_args()
-    found = list(interpreters().items())
+    found, extra = list(interpreters().items()), "dev"
     if options.newest:
         found = [one for one in found[-1:] if one[0][:2] != sys.version_info[:2]]
+        arguments, extra = [*DIFFERS, *arguments], "test"
     CACHE.mkdir(parents=True, exist_ok=True)
-    passed = [run(version, environment(version, python), arguments) for version, python in found]
-    return 0 if all(passed) else 1
+    made = [(version, environment(version, python, extra)) for version, python in found]
+    if options.prepare:
+        return 0
+    return 0 if all([run(version, python, arguments) for version, python in made]) else 1
 
 
 if __name__ == "__main__":

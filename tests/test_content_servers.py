@@ -17,7 +17,7 @@ from smtp_async.events import Direction, PITrail
 from smtp_async.mail.raw import raw_mail
 from smtp_async.testing import RecordingSink
 from tests.fuzz.framing import normal
-from tests.lab import SENDER, client_of, gathered
+from tests.lab import SENDER, client_of, gathered, sampled
 from tests.message.corpus import HARD, by_stdlib, seen_file
 from tests.servers.dovecot import Dovecot
 from tests.servers.postfix import Postfix
@@ -75,14 +75,14 @@ async def returned(mta: Any, contents: Sequence[bytes]) -> list[bytes]:
 @SERVERS
 @WAYS
 async def test_hard_letters_are_returned(mta: Any, chunking: bool) -> None:
-    messages = [letter.message() for letter in HARD]
+    messages = [letter.message() for letter in sampled(HARD, 3)]
     trail: list[str] = []
     async with into(mta, chunking=chunking, trail=trail) as client:
         receipts = await gathered(*(client.send(message, recipients=[USER]) for message in messages))
     assert {type(receipt).__name__ for receipt in receipts} == {"Receipt"}
     assert ("BDAT" in trail) is chunking
     contents = [message.content(eightbit=True, utf8=True) for message in messages]
-    assert sum(content.eightbit for content in contents) >= 10
+    assert sum(content.eightbit for content in contents) >= 3
     await returned(mta, [content.join() for content in contents])
 
 

@@ -4,8 +4,10 @@ import ast
 import asyncio
 import importlib.util
 import inspect
+import itertools
 import json
 import re
+import shlex
 import ssl
 from contextlib import ExitStack
 from pathlib import Path
@@ -45,12 +47,15 @@ from smtp_async.testing import RecordingSink, ServerThread, mechanisms
 from smtp_async.transport.dial import dial
 from tests.auth.servers import xoauth2
 from tests.lab import logging_restored
+from tests.manual_files import write_files
 from tests.oauth.server import AuthorizationServer
+from tests.spool.postgres.databases import execute, new_spool, schema_of
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
 PAGES = sorted([ROOT / "README.md", ROOT / "CHANGELOG.md", *DOCS.rglob("*.md")])
-BLOCK = re.compile(r"(<!-- run -->\n)?```python\n(.*?)```", re.DOTALL)
+#: A program, and the mark above it: `run`, `drawn: name`, `run by tests/…` or `not run: why`.
+BLOCK = re.compile(r"(?:<!-- ([^\n]*) -->\n)?```python\n(.*?)```", re.DOTALL)
 LINK = re.compile(r"\]\(([^)\s]+)\)")
 HEADING = re.compile(r"^(#+) (.+)$", re.MULTILINE)
 
@@ -63,7 +68,7 @@ def blocks(*, marked):
     """The Python programs of the manual, each with a name for the test's report."""
     for page in PAGES:
         for number, (mark, source) in enumerate(BLOCK.findall(page.read_text(encoding="utf-8")), 1):
-            if bool(mark) == marked or not marked:
+            if mark == "run" or not marked:
                 yield pytest.param(source, id=f"{name_of(page)}-{number}")
 
 
@@ -121,6 +126,16 @@ def test_it_is_python(source):
     compiled(source)
 
 
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_it_says_why_a_program_is_not_run(page):
+    """A program is run here, or is drawn from one that a test runs, or a test runs it, or the page says why not."""
+    for mark, source in BLOCK.findall(page.read_text(encoding="utf-8")):
+        assert mark == "run" or mark.startswith(("drawn: ", "run by ", "not run: ")), source
+        if mark.startswith("run by "):
+            test = ROOT / mark.removeprefix("run by ")
+            assert name_of(page) in test.read_text(encoding="utf-8")
+
+
 @pytest.fixture
 def login_servers(certificate, pki, monkeypatch, tmp_path):
     """The authorization servers of the manual's examples, played by one, and the files that the examples read."""
@@ -155,6 +170,7 @@ def login_servers(certificate, pki, monkeypatch, tmp_path):
 def test_it_runs(source, internet, login_servers, tmp_path, monkeypatch):
     # Some of them make directories where they stand.
     monkeypatch.chdir(tmp_path)
+    write_files(tmp_path)
     # Without a loop of its own: some of them call asyncio.run themselves.
     with logging_restored("smtp_async.wire"):
         unfinished = eval(compiled(source), {"__name__": "__main__"})
@@ -166,12 +182,27 @@ def test_programs_with_tokens_ask_for_them(internet, login_servers, tmp_path, mo
     """Each program of the page on OAuth fetches one token and sends one message with it."""
     monkeypatch.chdir(tmp_path)
     page = (DOCS / "how-to" / "oauth2.md").read_text(encoding="utf-8")
-    programs = [source for mark, source in BLOCK.findall(page) if mark]
+    programs = [source for mark, source in BLOCK.findall(page) if mark == "run"]
     for source in programs:
         asyncio.run(eval(compiled(source), {"__name__": "__main__"}))
     grants = [form["grant_type"].rpartition(":")[2] for form in login_servers.forms]
     assert grants == ["refresh_token", "jwt-bearer", "refresh_token", "client_credentials"]
     assert [one.user for one in internet[587].messages] == ["ann@example.com"] * len(programs)
+
+
+@pytest.mark.server
+async def test_sql(postgres):
+    page = (DOCS / "how-to" / "postgres.md").read_text(encoding="utf-8")
+    statements = "".join(re.findall(r"```sql\n(.*?)```", page, re.DOTALL)).split(";")[:-1]
+    schema = schema_of(await new_spool(postgres))
+    user = f"web_{schema}"
+    execute(postgres, f"create role {user}")
+    for statement in statements:
+        statement = statement.replace("to web", f"to {user}").replace("'smtp_async'", f"'{schema}'")
+        execute(postgres, re.sub(r"\bsmtp_async\b", schema, statement))
+    assert len(statements) > 6
+    rights = execute(postgres, f"select has_table_privilege('{user}', '{schema}.jobs', 'insert')")
+    assert rights == [(True,)]
 
 
 def test_the_first_program_of_the_readme(internet, capsys):
@@ -273,6 +304,42 @@ def test_options_and_exit_codes_of_the_command_line():
     assert [int(code) for code in re.findall(r"^\| (\d+) \|", text, re.MULTILINE)] == [*map(int, Exit), 130]
 
 
+def shell_commands(page):
+    """The words of each `smtp-async` command of a page: in indented blocks and within the text."""
+    text = page.read_text(encoding="utf-8").replace("\\\n", " ")
+    text = re.sub(r"[\[\]…]", "", text)  # how a synopsis says that words may be left out or repeated
+    lines = re.findall(r"^    (.*)$", text, re.MULTILINE) + re.findall(r"`(smtp-async [^`]+)`", text)
+    for line in lines:
+        words = shlex.split(line, comments=True) if "smtp-async " in line else []
+        while "smtp-async" in words or "/usr/bin/smtp-async" in words:
+            start = min(words.index(one) for one in ("smtp-async", "/usr/bin/smtp-async") if one in words)
+            words = words[start + 1 :]
+            yield list(itertools.takewhile(lambda word: word not in ("|", "||", "&&", "smtp-async"), words))
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_commands_in_a_shell_have_these_options(page):
+    for words in shell_commands(page):
+        command: Any = typer.main.get_command(app)
+        while words and words[0] in getattr(command, "commands", {}):
+            command, words = command.commands[words[0]], words[1:]
+        known = {name: one for one in command.params for name in (*one.opts, *one.secondary_opts)}
+        plain = []
+        while words:
+            word, *words = words
+            name, assigned, _ = word.partition("=")
+            if re.match(r"--?[A-Za-z]", name):
+                assert name in known or name == "--help", word
+                if words and words[0][0] != "-" and not (assigned or name == "--help" or known[name].is_flag):
+                    words = words[1:]
+            else:
+                plain.append(word)
+        # Of a group one command is named, unless the line stands for several of them.
+        arguments = [one for one in command.params if one.param_type_name == "argument"]
+        many = any(one.nargs != 1 for one in arguments) or any("|" in word for word in plain)
+        assert many or len(plain) <= len(arguments), plain
+
+
 # --- the text itself -----------------------------------------------------------------------------------------
 
 
@@ -284,6 +351,8 @@ def anchors(page):
 @pytest.mark.parametrize("page", PAGES, ids=name_of)
 def test_links_lead_somewhere(page):
     for link in LINK.findall(page.read_text(encoding="utf-8")):
+        if link.startswith("https://"):
+            continue
         path, _, anchor = link.partition("#")
         target = (page.parent / path).resolve() if path else page
         assert target.is_file(), link
@@ -297,6 +366,11 @@ def test_lines_are_not_too_wide(page):
         line for line in lines if len(line) > 120 and not line.startswith(("|", "`SMTPClient(", "`Message("))
     ]
     assert wide == []
+
+
+def test_pictures_are_small():
+    sizes = {picture.name: picture.stat().st_size for picture in (DOCS / "images").iterdir()}
+    assert len(sizes) >= 4 and {name for name, size in sizes.items() if size > 100_000} == set()
 
 
 def test_page_one_of_the_tutorial_has_the_rule():

@@ -132,6 +132,7 @@ PUBLIC = [
     "TLSOptions",
     "TLSProfile",
     "Telemetry",
+    "Templates",
     "Timeouts",
     "Token",
     "TokenProvider",

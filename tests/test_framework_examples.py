@@ -56,7 +56,8 @@ def test_fastapi(sink: Any) -> None:
         assert client.post("/register", params={"address": BOB}).json() == {"outcome": "accepted"}
         demand_welcome(sink)
         refuse(sink, 550)
-        assert client.post("/register", params={"address": "eve@example.org"}).status_code == 400
+        for address in ("eve@example.org", "not an address"):
+            assert client.post("/register", params={"address": address}).status_code == 400
     assert sink.commands[-1].verb == "QUIT"
 
 
@@ -69,6 +70,7 @@ def test_litestar(sink: Any) -> None:
         demand_welcome(sink)
         refuse(sink, 451)
         assert client.post("/register", params={"address": "eve@example.org"}).status_code == 503
+        assert client.post("/register", params={"address": "not an address"}).status_code == 400
     assert sink.commands[-1].verb == "QUIT"
 
 
@@ -80,8 +82,9 @@ async def test_aiohttp(sink: Any) -> None:
             assert await answer.json() == {"outcome": "accepted"}
         demand_welcome(sink)
         refuse(sink, 550)
-        async with client.post("/register", params={"address": "eve@example.org"}) as answer:
-            assert answer.status == 400
+        for address in ("eve@example.org", "not an address"):
+            async with client.post("/register", params={"address": address}) as answer:
+                assert answer.status == 400
     assert sink.commands[-1].verb == "QUIT"
 
 
@@ -95,6 +98,8 @@ async def test_quart(sink: Any) -> None:
         refuse(sink, 451)
         answer = await client.post("/register", query_string={"address": "eve@example.org"})
         assert answer.status_code == 503
+        answer = await client.post("/register", query_string={"address": "not an address"})
+        assert answer.status_code == 400
     assert sink.commands[-1].verb == "QUIT"
 
 

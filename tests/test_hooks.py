@@ -212,7 +212,7 @@ async def test_a_hook_that_raises_changes_nothing_and_is_logged(caplog: pytest.L
             receipts = await gathered(*(client.send(mail(n)) for n in range(5)))
     assert [receipt.outcome for receipt in receipts] == [Outcome.ACCEPTED] * 5
     assert len(server.messages) == 5
-    assert len(caplog.records) == 2 * len(ear.heard)
+    assert sum(" raised" in one for one in caplog.messages) == 2 * len(ear.heard)
     assert "a hook for ConnectionStatus raised" in caplog.messages
 
 

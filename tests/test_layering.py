@@ -5,6 +5,7 @@ circle; imports inside functions count, and those under `if TYPE_CHECKING:` do, 
 """
 
 import ast
+import functools
 import subprocess
 import sys
 from collections.abc import Iterable, Iterator
@@ -35,6 +36,7 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
     "mail": frozenset({*VALUES, "protocol", "message", "sources"}),
     "hooks": frozenset({*VALUES, "protocol", "auth", "sources", "transport"}),
     "oauth": frozenset({*VALUES, "auth", "sources"}),
+    "templates": frozenset({*VALUES, "message"}),
     "connection": frozenset(BELOW_CONNECTION),
     "pool": frozenset({*BELOW_CONNECTION, "connection"}),
     "spool": frozenset({*VALUES, "sources", "mail"}),
@@ -90,7 +92,7 @@ TABLES = frozenset({"errors"})
 # Heavy or optional: `import smtp_async` must not load them.
 LAZY = (
     *("anyio", "idna", "cryptography", "aiodns", "python_socks", "email.message", "http", "httpx"),
-    *("aiohttp", "asn1crypto", "asyncpg", "pyhanko_certvalidator"),
+    *("aiohttp", "asn1crypto", "asyncpg", "css_inline", "jinja2", "pyhanko_certvalidator"),
 )
 
 
@@ -131,15 +133,26 @@ class Module:
         self.tree = ast.parse(self.source)
         self.rooms = {entry.stem for entry in house.iterdir()}
 
+    @functools.cached_property
+    def nodes(self) -> list[tuple[ast.AST, tuple[str, ...]]]:
+        """All nodes that exist at run time, each with the names of the functions around it."""
+        return list(walk(self.tree))
+
     def imports(self) -> Iterator[Import]:
         """All imports that happen at run time."""
-        for node, functions in walk(self.tree):
+        for node, functions in self.nodes:
             yield from self._imports_of(node, lazy=bool(functions))
 
     def all_imports(self) -> Iterator[Import]:
         """Those that only type checkers see, too."""
-        hints = (self._imports_of(node, lazy=True) for node in for_type_checkers(self.tree))
+        hints = (self._imports_of(node, lazy=True) for node in self._for_type_checkers())
         return chain(self.imports(), chain.from_iterable(hints))
+
+    def _for_type_checkers(self) -> Iterator[ast.AST]:
+        for node, _ in self.nodes:
+            if isinstance(node, ast.If) and is_type_checking(node.test):
+                for statement in node.body:
+                    yield from ast.walk(statement)
 
     def _imports_of(self, node: ast.AST, *, lazy: bool) -> Iterator[Import]:
         if isinstance(node, ast.Import):
@@ -193,14 +206,6 @@ def walk(node: ast.AST, functions: tuple[str, ...] = ()) -> Iterator[tuple[ast.A
         yield from walk(child, functions)
 
 
-def for_type_checkers(tree: ast.AST) -> Iterator[ast.AST]:
-    """All nodes that only type checkers see."""
-    for node in ast.walk(tree):
-        if isinstance(node, ast.If) and is_type_checking(node.test):
-            for statement in node.body:
-                yield from ast.walk(statement)
-
-
 def is_type_checking(test: ast.expr) -> bool:
     return ast.unparse(test) in {"TYPE_CHECKING", "typing.TYPE_CHECKING"}
 
@@ -209,12 +214,12 @@ def mentioned(module: Module, names: frozenset[str]) -> Iterator[tuple[str, int,
     """Where a module names asyncio's functions, however it came by them, and inside which functions."""
     imported = {
         alias.asname or alias.name: alias.name
-        for node, _ in walk(module.tree)
+        for node, _ in module.nodes
         if isinstance(node, ast.ImportFrom)
         and node.module in {"asyncio", "asyncio.timeouts", "asyncio.tasks"}
         for alias in node.names
     }
-    for node, functions in walk(module.tree):
+    for node, functions in module.nodes:
         if isinstance(node, ast.Attribute):
             # `timeout` may be the name of an attribute of this library, `loop.create_task` may not.
             ours = isinstance(node.value, ast.Name) and node.value.id == "asyncio"
@@ -255,7 +260,7 @@ def what_everything_stands_on(module: Module) -> Iterator[str]:
 
 def awaits(module: Module) -> Iterator[str]:
     if module.room in PURE:
-        for node, _ in walk(module.tree):
+        for node, _ in module.nodes:
             if isinstance(node, ASYNC_SYNTAX) or (isinstance(node, ast.comprehension) and node.is_async):
                 yield f"line {getattr(node, 'lineno', '?')}: {module.room} never awaits"
 
@@ -300,7 +305,7 @@ def tasks_on_the_path(module: Module) -> Iterator[str]:
 def frozen_values_on_the_path(module: Module) -> Iterator[str]:
     """Options are frozen and keyword-only; what is made per message is a tuple or a plain slotted class."""
     if MESSAGE_PATH.intersection((module.name, module.room)):
-        for node, _ in walk(module.tree):
+        for node, _ in module.nodes:
             if isinstance(node, ast.Call) and ast.unparse(node.func) in {
                 "dataclass",
                 "dataclasses.dataclass",
@@ -338,10 +343,15 @@ RULES = (
 )
 
 
+@functools.cache
+def house() -> tuple[Module, ...]:
+    """Return the modules of the package, which take some seconds to parse."""
+    return tuple(Module(path) for path in sorted(HOUSE.rglob("*.py")))
+
+
 @pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.__name__)
 def test_the_house_keeps(rule) -> None:
-    modules = [Module(path) for path in sorted(HOUSE.rglob("*.py"))]
-    assert [f"{module.name}: {wrong}" for module in modules for wrong in rule(module)] == []
+    assert [f"{module.name}: {wrong}" for module in house() for wrong in rule(module)] == []
 
 
 def circle(modules: Iterable[Module]) -> list[str]:
@@ -358,7 +368,7 @@ def circle(modules: Iterable[Module]) -> list[str]:
 
 
 def test_no_imports_go_in_a_circle() -> None:
-    assert circle(Module(path) for path in HOUSE.rglob("*.py")) == []
+    assert circle(house()) == []
 
 
 def floors(modules: Iterable[Module]) -> dict[str, int]:
@@ -378,16 +388,15 @@ def floors(modules: Iterable[Module]) -> dict[str, int]:
 
 
 def test_the_house_has_few_floors() -> None:
-    modules = [Module(path) for path in HOUSE.rglob("*.py")]
     # `__main__` and the front door are two doors of one floor; the test kit is beside the house.
-    heights = floors(module for module in modules if module.room not in ("__main__", "testing"))
+    heights = floors(module for module in house() if module.room not in ("__main__", "testing"))
     assert max(heights.values()) <= MOST_FLOORS, heights
 
 
 def test_functions_are_short() -> None:
     lengths = {
         f"{module.name}.{node.name}, line {node.lineno}": (node.end_lineno or node.lineno) - node.lineno + 1
-        for module in map(Module, HOUSE.rglob("*.py"))
+        for module in house()
         for node in ast.walk(module.tree)
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
     }
@@ -450,6 +459,7 @@ def complaints(house: Path, name: str, source: str) -> list[str]:
         ("pool/pool.py", "from ..client.client import SMTPClient"),
         ("pool/pool.py", "from ..message import Message"),
         ("spool/submission.py", "from ..protocol.plan import plan"),
+        ("templates/templates.py", "from ..client.client import SMTPClient"),
         ("spool/directory/spool.py", "from ...client.client import SMTPClient"),
         ("client/client.py", "from ..spool import Spool"),
         ("client/client.py", "from ..cli import main"),

@@ -5,10 +5,15 @@ into the package: they set no private name of it, and no constant.
 """
 
 import ast
+import functools
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
+
+# It parses every test.
+pytestmark = pytest.mark.timeout(60)
 
 TESTS = Path(__file__).parent
 PACKAGE = TESTS.parent / "smtp_async"
@@ -84,15 +89,15 @@ def mirrored(module: str) -> Path:
     return TESTS / path.parent / f"test_{path.name}.py"
 
 
-@pytest.mark.parametrize("module", MODULES)
-def test_every_module_has_a_test_file(module: str) -> None:
-    if module in ELSEWHERE:
-        assert not mirrored(module).exists(), "it has a file of its own: take it out of the table"
-        tested_in = TESTS / ELSEWHERE[module][0]
-    else:
-        tested_in = mirrored(module)
-    assert tested_in.exists()
-    assert any("test" in node.name.lower() for node in definitions(tested_in))
+def test_every_module_has_a_test_file() -> None:
+    for module in MODULES:
+        if module in ELSEWHERE:
+            assert not mirrored(module).exists(), "it has a file of its own: take it out of the table"
+            tested_in = TESTS / ELSEWHERE[module][0]
+        else:
+            tested_in = mirrored(module)
+        assert tested_in.exists(), tested_in
+        assert any("test" in name.lower() for name in facts(tested_in).defined), tested_in
 
 
 def test_the_table_names_modules_that_exist() -> None:
@@ -108,12 +113,10 @@ def test_every_test_file_of_a_room_has_its_module(room: Path) -> None:
     assert found - modules == ACROSS.get(where.as_posix(), set())
 
 
-@pytest.mark.parametrize(
-    "path", sorted(TESTS.rglob("test_*.py")), ids=lambda path: str(path.relative_to(TESTS))
-)
-def test_the_first_line_of_a_test_file_names_no_other_module(path: Path) -> None:
-    first = (ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or "").partition(":")[0]
-    assert not first.endswith(".py") or first == f"{path.stem.removeprefix('test_')}.py"
+def test_the_first_line_of_a_test_file_names_no_other_module() -> None:
+    for path in TESTS.rglob("test_*.py"):
+        first = facts(path).docstring.partition(":")[0]
+        assert not first.endswith(".py") or first == f"{path.stem.removeprefix('test_')}.py", path
 
 
 # --- what tests may touch ------------------------------------------------------------------------------------
@@ -121,15 +124,37 @@ def test_the_first_line_of_a_test_file_names_no_other_module(path: Path) -> None
 SOURCES = sorted(TESTS.rglob("*.py"))
 
 
-def definitions(path: Path) -> Iterator[ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef]:
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
-            yield node
+class Facts(NamedTuple):
+    """What the tests of this file ask about another one, which takes long to parse.
+
+    Attributes:
+        docstring: of the module.
+        defined: the names of functions and classes.
+        patched: lines and names that `monkeypatch` sets.
+        private: lines and private names that are read.
+    """
+
+    docstring: str
+    defined: list[str]
+    patched: list[tuple[int, str]]
+    private: list[tuple[int, str]]
 
 
-def patched(path: Path) -> Iterator[tuple[int, str]]:
+@functools.cache
+def facts(path: Path) -> Facts:
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    nodes = list(ast.walk(tree))
+    defined = [
+        node.name for node in nodes if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef)
+    ]
+    return Facts(
+        ast.get_docstring(tree) or "", defined, list(patched(nodes)), list(private_names_read(nodes))
+    )
+
+
+def patched(nodes: list[ast.AST]) -> Iterator[tuple[int, str]]:
     """The names that a file has `monkeypatch` set: the last part, as it is written."""
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    for node in nodes:
         if (
             isinstance(node, ast.Call)
             and isinstance(node.func, ast.Attribute)
@@ -164,15 +189,14 @@ READ_ALL_THE_SAME = {
 }
 
 
-def private_names_read(path: Path) -> Iterator[tuple[int, str]]:
+def private_names_read(nodes: list[ast.AST]) -> Iterator[tuple[int, str]]:
     """The private names that a file reads of what is not its own."""
-    tree = ast.parse(path.read_text(encoding="utf-8"))
     own = {
         node.attr
-        for node in ast.walk(tree)
+        for node in nodes
         if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "self"
     }
-    for node in ast.walk(tree):
+    for node in nodes:
         if isinstance(node, ast.Attribute) and node.attr.startswith("_") and not node.attr.startswith("__"):
             if node.attr not in {*own, "_replace", "_asdict", "_fields", "_exit"}:
                 yield node.lineno, node.attr
@@ -180,22 +204,24 @@ def private_names_read(path: Path) -> Iterator[tuple[int, str]]:
             yield from ((node.lineno, name.name) for name in node.names if name.name.startswith("_"))
 
 
-@pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(TESTS)))
-def test_no_test_reads_a_private_name(path: Path) -> None:
+def test_no_test_reads_a_private_name() -> None:
     wrong = [
-        f"line {line}: {name}" for line, name in private_names_read(path) if name not in READ_ALL_THE_SAME
+        f"{path.relative_to(TESTS)}, line {line}: {name}"
+        for path in SOURCES
+        for line, name in facts(path).private
+        if name not in READ_ALL_THE_SAME
     ]
     assert wrong == []
 
 
-@pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(TESTS)))
-def test_no_test_patches_a_constant_or_a_private_name(path: Path) -> None:
+def test_no_test_patches_a_constant_or_a_private_name() -> None:
     """A limit is an option or an argument, a time a clock that is handed over."""
     # Constants of the standard library say what the system can do.
     outside = {"CHANNEL_BINDING_TYPES", "HAS_PSK", "OPENSSL_VERSION_INFO", "RAND_add", "_bcrypt_supported"}
     wrong = [
-        f"line {line}: {name}"
-        for line, name in patched(path)
+        f"{path.relative_to(TESTS)}, line {line}: {name}"
+        for path in SOURCES
+        for line, name in facts(path).patched
         if name not in outside and (name.isupper() or (name.startswith("_") and not name.startswith("__")))
     ]
     assert wrong == []

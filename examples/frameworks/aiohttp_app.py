@@ -20,13 +20,13 @@ async def mail_client(app: web.Application) -> AsyncIterator[None]:
 
 
 async def register(request: web.Request) -> web.Response:
-    message = Message(
-        sender="hello@example.com",
-        to=request.query["address"],
-        subject="Welcome",
-        text="Nice to meet you.\n",
-    )
     try:
+        message = Message(
+            sender="hello@example.com",
+            to=request.query["address"],
+            subject="Welcome",
+            text="Nice to meet you.\n",
+        )
         receipt = await request.app[MAIL].send(message, deadline=10)
     except SMTPError as error:
         status = 503 if error.temporary else 400

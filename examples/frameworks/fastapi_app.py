@@ -29,8 +29,10 @@ app = FastAPI(lifespan=lifespan)
 
 @app.post("/register")
 async def register(address: str, mail: Annotated[SMTPClient, Depends(mail_client)]) -> dict[str, str]:
-    message = Message(sender="hello@example.com", to=address, subject="Welcome", text="Nice to meet you.\n")
     try:
+        message = Message(
+            sender="hello@example.com", to=address, subject="Welcome", text="Nice to meet you.\n"
+        )
         receipt = await mail.send(message, deadline=10)
     except SMTPError as error:
         raise HTTPException(503 if error.temporary else 400, "we could not write to you") from error

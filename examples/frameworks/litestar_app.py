@@ -30,8 +30,10 @@ async def mail_client(state: State) -> SMTPClient:
 
 @post("/register")
 async def register(address: FromQuery[str], mail: NamedDependency[SMTPClient]) -> dict[str, str]:
-    message = Message(sender="hello@example.com", to=address, subject="Welcome", text="Nice to meet you.\n")
     try:
+        message = Message(
+            sender="hello@example.com", to=address, subject="Welcome", text="Nice to meet you.\n"
+        )
         receipt = await mail.send(message, deadline=10)
     except SMTPError as error:
         raise HTTPException(

@@ -24,8 +24,10 @@ async def mail_client() -> AsyncGenerator[None, None]:
 @app.post("/register")
 async def register() -> tuple[dict[str, str], int]:
     address = request.args["address"]
-    message = Message(sender="hello@example.com", to=address, subject="Welcome", text="Nice to meet you.\n")
     try:
+        message = Message(
+            sender="hello@example.com", to=address, subject="Welcome", text="Nice to meet you.\n"
+        )
         receipt = await cast(SMTPClient, app.extensions["mail"]).send(message, deadline=10)
     except SMTPError as error:
         return {"detail": "we could not write to you"}, 503 if error.temporary else 400

@@ -229,6 +229,11 @@ def _place_of(one: str | type[NamedMechanism]) -> Place:
 # --- objections ----------------------------------------------------------------------------------------------
 
 
+#: Why a password stays here.
+_UNPROTECTED: Final = "the connection is not protected by verified TLS"
+_PROTECT: Final = "use security=Security.STARTTLS or IMPLICIT, or Credentials(allow_cleartext=True)"
+
+
 def _objection(place: Place, credentials: Credentials, peer: Peer) -> str:
     """Return why the mechanism is not used; an empty text if it may be used.
 
@@ -240,7 +245,7 @@ def _objection(place: Place, credentials: Credentials, peer: Peer) -> str:
         return "is not offered"
     unsafe = not peer.secure and not credentials.allow_cleartext and mechanism.exposes.value
     if unsafe:
-        return f"is offered, but the connection is not protected by verified TLS, so it {unsafe}"
+        return f"is offered, but {_UNPROTECTED}, so it {unsafe}"
     if place.only_by_name and not credentials.mechanisms and not _implied(place, credentials, peer):
         return (
             f"is offered, but is used only when named, because {place.only_by_name}: "
@@ -309,4 +314,7 @@ def _explanation(credentials: Credentials, peer: Peer, reasons: list[str]) -> st
         ours = f"this client supports {', '.join(_PLACES)}"
         # Mechanisms that are not offered are not listed again.
         reasons = [reason for reason in reasons if not reason.endswith(" is not offered")]
+    if reasons and all(_UNPROTECTED in reason for reason in reasons):
+        # What this client supports would be a long list, and no help.
+        return f"no way to log in: {server}; {'; '.join(reasons)}: {_PROTECT}"
     return f"no way to log in: {server}; {ours}" + "".join(f"; {reason}" for reason in reasons)

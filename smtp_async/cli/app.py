@@ -12,8 +12,10 @@ from ..about import build_info
 from ..client.options import ClientOptions
 from ..errors import InvalidArgument
 from ..model.timeouts import Timeouts
+from .accounts import AccountOptions, accounts
 from .catch import catch
 from .check import check
+from .completion import completion
 from .demo import demo
 from .discover import show_discovery
 from .dkim import SigningOptions, dkim_key
@@ -26,6 +28,7 @@ from .process import process
 from .providers import providers
 from .queue import queue
 from .send import send
+from .sendmail import RawCommand, sendmail
 from .server import client_for, client_for_domain, with_access, with_network
 from .smime import SMIMEOptions
 from .token import token
@@ -47,6 +50,9 @@ app.command("process", epilog=EXPLAINED)(process)
 app.command("catch", epilog=EXPLAINED)(catch)
 app.command("token", epilog=EXPLAINED)(token)
 app.command("providers", epilog=EXPLAINED)(providers)
+app.command("accounts", epilog=EXPLAINED)(accounts)
+app.command("completion", epilog=EXPLAINED)(completion)
+app.command("sendmail", cls=RawCommand)(sendmail)
 app.command("dkim-key", epilog=EXPLAINED)(dkim_key)
 
 
@@ -68,6 +74,7 @@ def _top(
 def _send(
     server: Server,
     message: MessageOptions,
+    chosen: AccountOptions,
     access: Access,
     signing: SigningOptions,
     smime: SMIMEOptions,
@@ -103,9 +110,13 @@ def _send(
     # A TLS port that is spoken to in clear stays silent; the error that says so has to come before the end of all.
     greeting = min(30.0, timeout * 0.5)
     with output.errors_as_sentences():
+        account = chosen.chosen()
+        if eml is None and account is not None:
+            message = message.by(account.sender)
         # A signature by DKIM covers what is sent, so it comes last.
         sign = (*smime.ways(), *signing.signatures(message.sender))
-        client = client_for(server, access, ClientOptions(timeouts=Timeouts(greeting=greeting), sign=sign))
+        options = ClientOptions(timeouts=Timeouts(greeting=greeting), sign=sign)
+        client = client_for(server, access, options, account)
         code = asyncio.run(
             send(output, client, message, eml, each=each, deadline=timeout, verbose=verbose, quiet=quiet)
         )
@@ -115,6 +126,7 @@ def _send(
 @app.command("check", epilog=EXPLAINED)
 @grouped
 def _check(
+    chosen: AccountOptions,
     access: Access,
     network: Network,
     server: Annotated[
@@ -149,7 +161,9 @@ def _check(
             code = asyncio.run(show_discovery(output, address, with_access(options, access), as_json=as_json))
         else:
             client = (
-                client_for_domain(mx, access, options) if mx else client_for(server or "", access, options)
+                client_for_domain(mx, access, options)
+                if mx
+                else client_for(server or "", access, options, chosen.chosen())
             )
             code = asyncio.run(check(output, client, verbose=verbose, as_json=as_json))
     raise typer.Exit(code)

@@ -36,12 +36,12 @@ _SUBJECTS = ("The summer party", "La fête d'été", "Das Sommerfest 🎉", "夏
 _TEXT = """\
 Dear {guest},
 
-the party is on Saturday. Bring whom you like; the list of dishes is attached
-for those who asked for it.
+the party is on Saturday. Bring whom you like; the list of dishes is
+attached for those who asked for it.
 
 .
-(The line above is a single dot. On the wire it would end a message, so it
-travels doubled, and arrives as it was written.)
+(The line above is a single dot. On the wire it would end a message,
+so it travels doubled, and arrives as it was written.)
 
 See you there
 The committee

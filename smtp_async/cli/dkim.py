@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
@@ -15,13 +15,14 @@ from ..message.dkim import DKIM
 from ..message.dkim_record import dkim_record
 from ..message.sign import KeySigner
 from ..model.address import parse_list
+from .configuration import Account
 from .options import DKIM_PASSWORD_VARIABLE
 from .output import Output
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes
 
-__all__ = ["SigningOptions", "dkim_key"]
+__all__ = ["SigningOptions", "dkim_key", "signing_of"]
 
 #: Octets of one character string of a TXT record.
 _STRING: Final = 255
@@ -69,6 +70,15 @@ class SigningOptions:
         domain = self.dkim_domain or _domain_of(sender)
         key = KeySigner.load(self.dkim_key, os.environ.get(DKIM_PASSWORD_VARIABLE))
         return (DKIM(domain, self.dkim_selector, key, check_record=self.dkim_check),)
+
+
+def signing_of(account: Account) -> SigningOptions:
+    """Return how messages of an account are signed."""
+    names = [field.name for field in fields(SigningOptions)]
+    given: dict[str, Any] = {name: account.defaults[name] for name in names if name in account.defaults}
+    if "dkim_key" in given:
+        given["dkim_key"] = Path(given["dkim_key"])
+    return SigningOptions(**given)
 
 
 def _domain_of(sender: str | None) -> str:

@@ -9,6 +9,8 @@ from collections.abc import AsyncIterator
 from itertools import count
 from typing import Any, Final, NamedTuple
 
+from rich.console import Group, RenderableType
+from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
@@ -120,16 +122,16 @@ async def _show_table(output: Output, entries: AsyncIterator[Entry], limit: int)
         output.line("No job.", "dim")
 
 
-def _cells(entry: Entry, now: float) -> list[Text]:
+def _cells(entry: Entry, now: float) -> list[RenderableType]:
     state, people = state_of(entry), entry.envelope.recipients
     names = ", ".join([printable(str(one.address), 60) for one in people[:_MAX_ADDRESSES]])
     if len(people) > _MAX_ADDRESSES:
         names += f" and {len(people) - _MAX_ADDRESSES} more"
     tries = f", {entry.attempts} {'try' if entry.attempts == 1 else 'tries'}" if entry.attempts else ""
-    job = Text(entry.id)
-    job.append(f"\n  {_sender(entry)} → {names}, {size(entry.size)}{tries}", "dim")
+    details = Text(f"{_sender(entry)} → {names}, {size(entry.size)}{tries}", "dim")
     if entry.reason:
-        job.append(f"\n  {printable(entry.reason)}", "yellow")
+        details.append(f"\n{printable(entry.reason)}", "yellow")
+    job = Group(Text(entry.id), Padding(details, (0, 0, 0, 2)))
     due = span(entry.not_before - now) if state == "queued" else ""
     return [job, Text(state, _STYLES[state]), Text(span(now - entry.created)), Text(due)]
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 import stat
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Self
 
 import typer
 
@@ -61,6 +61,10 @@ class MessageOptions:
     def __bool__(self) -> bool:
         """Was any option given?"""
         return any(getattr(self, name) not in (None, []) for name in self.__slots__)
+
+    def by(self, sender: str | None) -> Self:
+        """Return the same options with `sender` for a `--from` that was not given."""
+        return self if self.sender is not None or sender is None else replace(self, sender=sender)
 
     @property
     def recipients(self) -> list[Recipient]:

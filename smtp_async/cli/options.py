@@ -14,6 +14,7 @@ from ..tls.context import Security
 __all__ = [
     "DKIM_PASSWORD_VARIABLE",
     "CLIENT_SECRET_VARIABLE",
+    "CONFIG_VARIABLE",
     "KEY_PASSWORD_VARIABLE",
     "PASSWORD_VARIABLE",
     "PROXY_PASSWORD_VARIABLE",
@@ -33,6 +34,8 @@ __all__ = [
     "Verbose",
 ]
 
+#: The environment variable that may name the configuration file.
+CONFIG_VARIABLE: Final = "SMTP_ASYNC_CONFIG"
 #: The environment variable that may hold the password.
 PASSWORD_VARIABLE: Final = "SMTP_ASYNC_PASSWORD"
 #: The environment variable that may hold the password for the proxy.

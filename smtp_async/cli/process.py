@@ -21,6 +21,7 @@ from ..model.timeouts import Timeouts
 from ..pool.limits import PoolLimits
 from ..processor import OnUnknown, ProcessorOptions, QueueProcessor, QueueReport, RetryPolicy
 from ..spool.contract import Spool
+from .accounts import AccountOptions
 from .console import AllowChanges, console_of
 from .exits import Exit, exit_for_report
 from .log import log_on
@@ -126,6 +127,7 @@ class ProcessingOptions:
 def process(
     spool: SpoolPlace,
     server: Server,
+    chosen: AccountOptions,
     processing: ProcessingOptions,
     access: Access,
     page: WebOptions,
@@ -155,7 +157,7 @@ def process(
     """
     output = Output()
     with output.errors_as_sentences():
-        client = client_for(server, access, processing.client_options())
+        client = client_for(server, access, processing.client_options(), chosen.chosen())
         if verbose:
             client.on(PITrail, output.trail)
         shown = None if web is None else _Page(page.address(web), allow_changes)
@@ -343,7 +345,7 @@ def _sum_up(output: Output, processor: QueueProcessor, seconds: float) -> None:
     speed = f"{done / seconds:,.1f}/s" if seconds > 0 else ""
     if not output.is_terminal:
         output.line(f"total\t-\t-\t{text} in {seconds:.1f} s")
-    elif counts.deferred or counts.failed:
+    elif counts.deferred or counts.failed or counts.problem:
         output.problem(f"{text} in {clock_of(seconds)}, {speed}")
     else:
         output.success(f"{text} in {clock_of(seconds)}, {speed}")

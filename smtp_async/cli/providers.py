@@ -31,9 +31,15 @@ _LIMITS = (
 )
 
 
+def _names(incomplete: str) -> list[tuple[str, str]]:
+    """Return the providers whose names begin so, with their titles, for completion."""
+    return [(one.name, one.title) for one in all_providers() if one.name.startswith(incomplete)]
+
+
 def providers(
     name: Annotated[
-        str | None, typer.Argument(metavar="[NAME]", help="Show what is known of this provider.")
+        str | None,
+        typer.Argument(metavar="[NAME]", autocompletion=_names, help="Show what is known of this provider."),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:

@@ -16,14 +16,16 @@ from ..errors import InvalidArgument, SMTPError
 from ..model.reply import printable
 from ..spool.contract import Spool
 from ..spool.entry import Entry, State
+from .accounts import SpoolOptions
 from .console import AllowChanges, console
 from .copying import copy_jobs
+from .dkim import signing_of
 from .entries import Statistics, show_all, show_one, show_statistics
 from .exits import EXPLAINED, Exit, exit_for_error, most_severe
 from .log import log_on
 from .message_options import MessageOptions
 from .option_groups import grouped
-from .options import SETTINGS, Expires, Ids, Json, NotBefore, SpoolPlace
+from .options import SETTINGS, Expires, Ids, Json, NotBefore
 from .output import Output, sentence
 from .spools import is_url, name_of, open_database, open_spool
 from .times import parse_time
@@ -60,7 +62,7 @@ _Change = Callable[[Spool, str], Awaitable[None]]
 @queue.command("add", epilog=EXPLAINED)
 @grouped
 def _add(
-    spool: SpoolPlace,
+    where: SpoolOptions,
     message: MessageOptions,
     files: Annotated[
         list[Path] | None,
@@ -94,18 +96,23 @@ def _add(
     output = Output()
 
     async def add() -> None:
-        async with open_spool(spool, create=create) as queue:
+        sign = () if account is None else signing_of(account).signatures(account.sender)
+        async with open_spool(where.spool, create=create, sign=sign) as queue:
             await _put(
-                output, queue, message, files or (), _Job(key, _time(not_before), _future(expires), tag)
+                output, queue, written, files or (), _Job(key, _time(not_before), _future(expires), tag)
             )
 
     with output.errors_as_sentences():
+        account = where.chosen()
+        # A complete message names its own sender.
+        written = message.by(account.sender) if account is not None and message and not files else message
         asyncio.run(add())
 
 
 @queue.command("ls", epilog=EXPLAINED)
+@grouped
 def _list(
-    spool: SpoolPlace,
+    where: SpoolOptions,
     state: Annotated[
         Shown | None,
         typer.Option(help="Only jobs in this state; held jobs are queued ones that wait for release."),
@@ -123,7 +130,7 @@ def _list(
     output = Output()
 
     async def look() -> None:
-        async with open_spool(spool) as queue:
+        async with open_spool(where.spool) as queue:
             await show_all(output, _in_state(queue, state), limit=limit, as_json=as_json)
 
     # A job of a later version is not shown, but logged.
@@ -132,9 +139,10 @@ def _list(
 
 
 @queue.command("show", epilog=EXPLAINED)
+@grouped
 def _show(
     id: Annotated[str, typer.Argument(metavar="ID", help="The id of a job, as add and ls print it.")],
-    spool: SpoolPlace,
+    where: SpoolOptions,
     message: Annotated[bool, typer.Option("--message", help="Show the message, too.")] = False,
     raw: Annotated[
         bool,
@@ -148,7 +156,7 @@ def _show(
     async def look() -> None:
         if message + raw + as_json > 1:
             raise InvalidArgument("only one of --message, --raw and --json")
-        async with open_spool(spool) as queue:
+        async with open_spool(where.spool) as queue:
             if not raw:
                 show_one(output, await queue.get(id), as_json=as_json)
             if raw or message:
@@ -159,36 +167,41 @@ def _show(
 
 
 @queue.command("hold", epilog=EXPLAINED)
-def _hold(ids: Ids, spool: SpoolPlace) -> None:
+@grouped
+def _hold(ids: Ids, where: SpoolOptions) -> None:
     """Keep queued jobs from being sent."""
-    _change(spool, ids, "held", lambda queue, id: queue.hold(id))
+    _change(where.spool, ids, "held", lambda queue, id: queue.hold(id))
 
 
 @queue.command("release", epilog=EXPLAINED)
-def _release(ids: Ids, spool: SpoolPlace) -> None:
+@grouped
+def _release(ids: Ids, where: SpoolOptions) -> None:
     """Undo hold."""
-    _change(spool, ids, "released", lambda queue, id: queue.release(id))
+    _change(where.spool, ids, "released", lambda queue, id: queue.release(id))
 
 
 @queue.command("requeue", epilog=EXPLAINED)
-def _requeue(ids: Ids, spool: SpoolPlace, not_before: NotBefore = None, expires: Expires = None) -> None:
+@grouped
+def _requeue(ids: Ids, where: SpoolOptions, not_before: NotBefore = None, expires: Expires = None) -> None:
     """Try jobs again, failed ones too, for the recipients that do not have the message."""
 
     async def requeue(queue: Spool, id: str) -> None:
         await queue.requeue(id, not_before=_time(not_before), expires=_future(expires))
 
-    _change(spool, ids, "requeued", requeue)
+    _change(where.spool, ids, "requeued", requeue)
 
 
 @queue.command("rm", epilog=EXPLAINED)
-def _remove(ids: Ids, spool: SpoolPlace) -> None:
+@grouped
+def _remove(ids: Ids, where: SpoolOptions) -> None:
     """Delete jobs in any state except sending."""
-    _change(spool, ids, "removed", lambda queue, id: queue.remove(id))
+    _change(where.spool, ids, "removed", lambda queue, id: queue.remove(id))
 
 
 @queue.command("stats", epilog=EXPLAINED)
+@grouped
 def _statistics(
-    spool: SpoolPlace,
+    where: SpoolOptions,
     rates: Annotated[
         float | None,
         typer.Option(min=0.1, metavar="SECONDS", help="Count twice, this long apart, and show the changes."),
@@ -202,7 +215,7 @@ def _statistics(
     output = Output()
 
     async def look() -> None:
-        async with open_spool(spool) as queue:
+        async with open_spool(where.spool) as queue:
             before, started = None if rates is None else await queue.statistics(), time.monotonic()
             await asyncio.sleep(rates or 0.0)
             counts, seconds = await queue.statistics(), time.monotonic() - started

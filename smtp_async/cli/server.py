@@ -33,6 +33,7 @@ from ..tls.stores import CertificateStore
 from ..tls.trust import TrustOptions
 from ..transport.names import AddressFamily
 from ..transport.proxy import ProxyOptions, ProxyType
+from .configuration import Account
 from .options import (
     KEY_PASSWORD_VARIABLE,
     PASSWORD_VARIABLE,
@@ -58,21 +59,24 @@ _PROXY_PASSWORD_IN_ARGUMENT: Final = (
 )
 
 
-def client_for(server: str, access: Access, options: ClientOptions) -> SMTPClient:
+def client_for(
+    server: str, access: Access, options: ClientOptions, account: Account | None = None
+) -> SMTPClient:
     """Return a client for a server; the client has not connected yet.
 
     Args:
         server: `HOST`, `HOST:PORT`, a path or a URL.
         access: TLS and login.
         options: everything else; its TLS options are replaced.
+        account: whose passwords are used, if it is an account of the configuration file.
 
     Raises:
         InvalidArgument: the server cannot be parsed or holds a password, or there is no password for the user.
-        FileError: the password file or the token file cannot be read.
+        FileError: the password file or the token file cannot be read, or the command for a password fails.
         FeatureUnavailable: a token needs an extra that is not installed.
         TLSError: the client certificate or its key cannot be read, or OpenSSL finds no such cipher suite.
     """
-    options = with_access(options, access)
+    options = with_access(options, access, account)
     host, port, security, options, named = _parsed(server, access.security, options)
     if named and access.user and named != access.user:
         raise InvalidArgument("the user in the URL and --user are not the same")
@@ -80,7 +84,7 @@ def client_for(server: str, access: Access, options: ClientOptions) -> SMTPClien
     if access.oauth is not None:
         credentials = _credentials(access.oauth, user, access.password_file)
         return SMTPClient(host, port, credentials=credentials, security=security, options=options)
-    password = None if user is None else _password(user, access.password_file)
+    password = None if user is None else _password(user, access.password_file, account)
     if user is None and access.password_file is not None:
         raise InvalidArgument("--password-file needs --user")
     return SMTPClient(host, port, username=user, password=password, security=security, options=options)
@@ -96,7 +100,7 @@ def _credentials(oauth: Path, user: str | None, password_file: Path | None) -> C
     return Credentials(username=account, token=provider)
 
 
-def _proxy(url: str | None) -> ProxyOptions | None:
+def _proxy(url: str | None, own_password: Secret | None) -> ProxyOptions | None:
     if url is None:
         return None
     try:
@@ -113,13 +117,11 @@ def _proxy(url: str | None) -> ProxyOptions | None:
     if bare.type in (ProxyType.SOCKS4, ProxyType.SOCKS4A):
         # A user ID, which has no password.
         return replace(bare, username=name)
-    variable = os.environ.get(PROXY_PASSWORD_VARIABLE)
-    given = (
-        Secret(variable)
-        if variable
-        else _prompt_for_password(f"{name} at the proxy", PROXY_PASSWORD_VARIABLE)
-    )
-    return replace(bare, username=name, password=given)
+    if own_password is None and (variable := os.environ.get(PROXY_PASSWORD_VARIABLE)):
+        own_password = Secret(variable)
+    if own_password is None:
+        own_password = _prompt_for_password(f"{name} at the proxy", PROXY_PASSWORD_VARIABLE)
+    return replace(bare, username=name, password=own_password)
 
 
 def _tls_options(access: Access) -> TLSOptions:
@@ -189,13 +191,16 @@ def client_for_domain(domain: str, access: Access, options: ClientOptions) -> SM
     return SMTPClient.for_domain(domain, security=access.security, options=with_access(options, access))
 
 
-def with_access(options: ClientOptions, access: Access) -> ClientOptions:
+def with_access(options: ClientOptions, access: Access, account: Account | None = None) -> ClientOptions:
     """Return `options` with the TLS options and the proxy of the command line.
 
     Raises:
         TLSError: the client certificate or its key cannot be read, or OpenSSL finds no such cipher suite.
     """
-    return replace(options, tls=_tls_options(access), proxy=_proxy(access.proxy))
+    # The password is for the proxy that the account names, and for no other.
+    own = account is not None and account.defaults.get("proxy") == access.proxy
+    secret = account.proxy_password if account is not None and own else None
+    return replace(options, tls=_tls_options(access), proxy=_proxy(access.proxy, secret))
 
 
 def with_network(options: ClientOptions, network: Network) -> ClientOptions:
@@ -282,9 +287,12 @@ def first_line(file: Path, what: str) -> Secret:
     return Secret(lines[0])
 
 
-def _password(user: str, file: Path | None) -> Secret:
+def _password(user: str, file: Path | None, account: Account | None) -> Secret:
     if file is not None:
         return first_line(file, "the password")
+    # Before the environment, which may have the password of another account.
+    if account is not None and account.user == user and (own := account.password()) is not None:
+        return own
     if variable := os.environ.get(PASSWORD_VARIABLE):
         return Secret(variable)
     return _prompt_for_password(user, f"--password-file or {PASSWORD_VARIABLE}")

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Sequence
 from typing import Final
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
 from ..model.reply import printable
+from ..model.signing import MessageSigner
 from ..spool.contract import Spool
 from ..spool.directory.spool import DirectorySpool
 from ..spool.postgres.connections import database_of
@@ -25,27 +27,28 @@ def is_url(place: str) -> bool:
     return _URL.match(place) is not None
 
 
-def open_spool(place: str, *, create: bool = False) -> Spool:
+def open_spool(place: str, *, create: bool = False, sign: Sequence[MessageSigner] = ()) -> Spool:
     """Open a spool.
 
     Args:
         place: the path of a directory, or the URL of a database, which may name a schema and a pooler:
             `postgresql://user@host/database?schema=mail&pooler=1`.
         create: create the directory if it does not exist; of a database, `queue init` makes the tables.
+        sign: how messages are signed when they are put.
 
     Raises:
         InvalidArgument: the URL is not that of a database.
         FeatureUnavailable: asyncpg is not installed.
         FileError, SpoolUnsafe, SpoolError: the directory cannot be used.
     """
-    return open_database(place) if is_url(place) else DirectorySpool(place, create=create)
+    return open_database(place, sign) if is_url(place) else DirectorySpool(place, create=create, sign=sign)
 
 
-def open_database(place: str) -> PostgresSpool:
+def open_database(place: str, sign: Sequence[MessageSigner] = ()) -> PostgresSpool:
     """Open a spool in a database; see `open_spool`."""
     url, options = _parts(place)
     pooler = options.get("pooler", "").lower() in _YES
-    return PostgresSpool(url, schema=options.get("schema", _SCHEMA), pooler=pooler)
+    return PostgresSpool(url, schema=options.get("schema", _SCHEMA), pooler=pooler, sign=sign)
 
 
 def name_of(place: str) -> str:

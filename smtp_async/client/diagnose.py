@@ -5,9 +5,9 @@ meet. The facts that it leaves are collected, also where it broke off half-way, 
 careful administrator would. Where the session failed, its error is a sentence already, and the first finding.
 
 One question is asked on a second connection: a port that expects TLS from the first byte is silent to a client that
-waits for a greeting, and the greeting may take minutes by RFC 5321. After a few seconds of silence, fewer if the
-greeting has little time, a handshake is tried on another connection. If the handshake succeeds, stop waiting for a
-greeting.
+waits for a greeting, as is a web server, and the greeting may take minutes by RFC 5321. After a few seconds of silence,
+fewer if the greeting has little time, a handshake is tried on another connection. If it succeeds, or something answers
+that is no mail server, the wait for the greeting ends.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from ..connection.stage_times import StageTimes
 from ..errors import (
     AuthenticationFailed,
     AuthenticationUnavailable,
+    ProtocolViolation,
     SMTPError,
     UsageError,
     WrongTLSMode,
@@ -32,15 +33,17 @@ from ..errors import (
 from ..model.reply import Reply
 from ..model.timeouts import Timeouts
 from ..protocol.extensions import NO_EXTENSIONS, Extensions
+from ..protocol.other_services import MASKED_STARTTLS, masks_starttls, not_smtp, spoken_by
 from ..tls.certificate import Certificate
 from ..tls.context import Security, reference_name
-from ..tls.handshake_witness import evidence_of
+from ..tls.handshake_witness import Evidence, evidence_of, observe
 from ..tls.info import ConnectionInfo
 
 if TYPE_CHECKING:
     from ..connection.connection import Connection
     from ..connection.session import Session
     from ..pool.pool import Pool
+    from ..transport.stream import Stream
 
 __all__ = ["EXPIRES_SOON", "ServerReport", "examine", "findings_of", "silence_before_probe"]
 
@@ -49,11 +52,16 @@ __all__ = ["EXPIRES_SOON", "ServerReport", "examine", "findings_of", "silence_be
 _SILENCE: Final = 3.0
 _SHARE: Final = 0.1
 _PROBE: Final = 10.0
+#: What a web server answers, and the octets that tell its protocol.
+_QUESTION: Final = b"HEAD / HTTP/1.0\r\n\r\n"
+_FIRST: Final = 16
 #: On this port servers take a client that speaks first for a spammer, and TLS never comes first.
 _NEVER_PROBED: Final = 25
+#: With TLS from the first byte, nothing else is spoken here.
+_SMTPS: Final = 465
 #: A certificate that expires sooner is a finding.
 EXPIRES_SOON: Final = timedelta(days=21)
-#: The certificate of a failed handshake is looked for in so many chained errors.
+#: What was seen of a failed handshake is looked for in so many chained errors.
 _CAUSES: Final = 5
 _OLD_TLS: Final = frozenset({"SSLv2", "SSLv3", "TLSv1", "TLSv1.1"})
 
@@ -181,39 +189,61 @@ async def _probe_silent_server(connection: Connection, route: Route) -> None:
     await asyncio.sleep(silence)
     # By now that of one mail exchanger, where the client's names a domain.
     route = connection.route
-    silent = connection.channel.machine.greeting.reply is None and not route.mx
-    if silent and await _speaks_tls(route, connection.shared, timeouts.tls):
-        connection.abort(
-            WrongTLSMode(
-                f"{route.name} expects TLS from the first byte: use security=Security.IMPLICIT",
-                stage="greeting",
-            )
-        )
+    if connection.channel.machine.greeting.reply is not None or route.mx:
+        return
+    speaks_tls, protocol = await _probe(route, connection.shared, timeouts.tls)
+    error: SMTPError
+    if protocol is not None:
+        error = ProtocolViolation(not_smtp(route.name, protocol), stage="greeting")
+    elif speaks_tls and route.security is not Security.IMPLICIT:
+        mode = "expects TLS from the first byte: use security=Security.IMPLICIT"
+        error = WrongTLSMode(f"{route.name} {mode}", stage="greeting")
+    else:
+        return
+    connection.abort(error)
 
 
 def silence_before_probe(route: Route, timeouts: Timeouts) -> float | None:
     """Return the seconds without a greeting after which a handshake is tried, None if none is tried."""
-    known = route.security is Security.IMPLICIT or route.path is not None or route.tunnel
-    if known or route.port == _NEVER_PROBED:
+    known = route.port == _NEVER_PROBED or (route.port == _SMTPS and route.security is Security.IMPLICIT)
+    if route.path is not None or route.tunnel or known:
         return None
     return _SILENCE if timeouts.greeting is None else min(_SILENCE, timeouts.greeting * _SHARE)
 
 
-async def _speaks_tls(route: Route, shared: SharedResources, limit: float | None) -> bool:
-    """Tell whether the port answers a handshake in time; nothing is verified, because nothing else is sent."""
+async def _probe(route: Route, shared: SharedResources, limit: float | None) -> tuple[bool, str | None]:
+    """Tell whether the port answers a handshake, and which protocol other than SMTP it speaks, as far as is seen.
+
+    Nothing is verified, because nothing else is sent but a question that only a web server answers.
+    """
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE
+    observe(context)
     deadline = asyncio.get_running_loop().time() + min(_PROBE, limit or _PROBE)
     try:
         stream = await dial_route(route, shared, deadline=deadline)
         try:
             await stream.start_tls(context, reference_name(route.host, route.tls), deadline=deadline)
+            return True, spoken_by(await _first_words(stream, deadline))
         finally:
             stream.abort()
-    except SMTPError:
-        return False
-    return True
+    except SMTPError as error:
+        # A web server answers the handshake with an error page; others greet in clear.
+        return False, spoken_by(_seen(error).first_bytes)
+
+
+async def _first_words(stream: Stream, deadline: float) -> bytes:
+    """Return what a server says first under TLS, or when it is asked for a page."""
+    now = asyncio.get_running_loop().time()
+    for question, until in ((b"", (now + deadline) / 2), (_QUESTION, deadline)):
+        try:
+            async with asyncio.timeout_at(until):
+                stream.write(question)
+                return await stream.read(_FIRST)
+        except TimeoutError:
+            continue
+    return b""
 
 
 def _login(route: Route, connected: bool, error: SMTPError | None) -> bool | None:
@@ -227,11 +257,18 @@ def _certificate(info: ConnectionInfo | None, error: BaseException | None) -> Ce
     """Return the facts of the certificate; after a failed handshake the error has it."""
     if info is not None:
         return info.facts
+    chain = _seen(error).chain
+    return Certificate.of(chain[0]) if chain else None
+
+
+def _seen(error: BaseException | None) -> Evidence:
+    """Return what was seen of a failed handshake, which one of the chained errors has."""
     for _ in range(_CAUSES):
-        if chain := evidence_of(error).chain:
-            return Certificate.of(chain[0])
+        evidence = evidence_of(error)
+        if evidence.chain or evidence.first_bytes:
+            return evidence
         error = error.__cause__ if error is not None else None
-    return None
+    return Evidence()
 
 
 # --- findings ------------------------------------------------------------------------------------------------
@@ -263,6 +300,8 @@ def _about_tls(report: ServerReport, route: Route) -> Iterator[str]:
             yield f"the server's identity as {info.host} is not proved: {info.validation.reason}"
     elif clear is not None and clear.starttls:
         yield f"STARTTLS is offered, but with security={route.security.name} mail is sent unencrypted"
+    elif clear is not None and masks_starttls(clear):
+        yield f"STARTTLS is not offered: {MASKED_STARTTLS[0].lower()}{MASKED_STARTTLS[1:]}"
     elif route.security is Security.OPPORTUNISTIC:
         yield "STARTTLS is not offered: the mail can be read and changed on the network"
 

@@ -190,7 +190,8 @@ class ReplyClock:
             return Timeout(f"the server announced the end of the connection and did not close it {within}")
         if self._block_pending:
             return Timeout(f"the server did not take the next block of the message {within}", stage="body")
-        return Timeout(f"no reply to {machine.answering} {within}", stage=machine.answering)
+        what = "greeting" if machine.answering == "greeting" else f"reply to {machine.answering}"
+        return Timeout(f"no {what} {within}", stage=machine.answering)
 
     def _cancel(self) -> None:
         if self._timer is not None:

@@ -11,8 +11,7 @@ Other tasks do three things: they offer a job to an idle connection (`Deliveries
 (`Deliveries.write_body`), and cancel (`Deliveries.cancel`). A command outside transactions (VRFY, a late AUTH, QUIT) is
 run by the connection's task, too: `ask` hands it over and wakes the task.
 
-A wake-up is `task.cancel()` taken back by `uncancel()`: cancelling a stream's `read` loses nothing, and it needs
-no second task, event or lock.
+A wake-up is `task.cancel()` taken back by `uncancel()`. A stream's `read` loses nothing then, and no lock is needed.
 """
 
 from __future__ import annotations
@@ -45,6 +44,7 @@ from ..protocol.pipelining_history import PipeliningHistory
 from ..protocol.states import Stage
 from .channel import Channel
 from .deliveries import Deliveries, Owner
+from .ending import Ending
 from .exclusive import ExclusiveWork, reject
 from .fallback import open_with_fallback
 from .opening import greet_again
@@ -110,6 +110,7 @@ class Connection:
         # The opening failed and the owner knows; only the answer to QUIT is waited for.
         self._failure_told = False
         self._over = False
+        self._ending = Ending()
         self._exclusive = ExclusiveWork()
 
     def __repr__(self) -> str:
@@ -192,7 +193,7 @@ class Connection:
 
     async def _live(self) -> None:
         # An eager task runs before `start` has its result.
-        self.task = self.channel.task = asyncio.current_task()
+        self.task = self.channel.task = self._ending.task = asyncio.current_task()
         error: SMTPError | None = None
         try:
             try:
@@ -208,13 +209,15 @@ class Connection:
             error = CommunicationError(f"unexpected: {caught!r}")
             error.__cause__ = caught
         finally:
-            await self._end(error)
-            error = None
+            try:
+                await self._end(error)
+            finally:
+                error = None
+                self._ending.release()
 
     def _why_cancelled(self) -> SMTPError:
         """Return the error of a cancellation: what nobody asked for is a failure, after which dials wait."""
-        assert self.task is not None
-        if self.task.cancelling():
+        if self.task is not None and self.task.cancelling():
             return Interrupted("the connection was cancelled")
         return CommunicationError("unexpected: a function of the application raised CancelledError")
 
@@ -407,10 +410,8 @@ class Connection:
 
     async def wait_ended(self) -> None:
         """Wait until the task has ended; cancelling this does not cancel it."""
-        if self.task is not None and not self.task.done():
-            ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-            self.task.add_done_callback(lambda _: None if ended.done() else ended.set_result(None))
-            await ended
+        if self.task is not None:
+            await self._ending.wait(self.task)
 
     def abort(self, reason: SMTPError | None = None, *, force: bool = False) -> None:
         """Close at once; messages under way end as not sent or unknown. Synchronous.
@@ -462,28 +463,27 @@ class Connection:
         if transcript.events:
             await transcript.tell()
         # A copy, because unittest clears the frames of what it catches, and this task, which is one of them, goes on.
-        self._refuse_ready(error.copy())
+        reject(ready, error.copy())
         self.owner.connection_failed(self, error)
-
-    def _refuse_ready(self, reason: SMTPError) -> None:
-        if self._ready is not None:
-            reject(self._ready, reason)
 
     async def _end(self, error: SMTPError | None) -> None:
         """Close for good: settle every job, refuse every command that waits, and tell hooks and the owner."""
         channel = self.channel
         quiet = self.leaving and not self.deliveries.jobs and not self._failure_told
         reason = error or Interrupted("the session has ended")
-        channel.abort(reason)
+        if channel.failure is None:
+            channel.abort(reason)
         channel.machine.fail(reason)
         self._over = True
         self.connected = False
         try:
-            self._note_end(None if quiet else error)
+            if channel.hooks.active:
+                self._note_end(None if quiet else error)
             await self._tell_and_settle(dead=True)
         finally:
             self._exclusive.refuse(reason)
-            self._refuse_ready(reason)
+            if self._ready is not None:
+                reject(self._ready, reason)
             self.owner.connection_closed(self, None if quiet or self._failure_told else error)
             self.deliveries.end()
             if self.opened_at:

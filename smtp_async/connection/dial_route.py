@@ -72,7 +72,8 @@ async def _connected(
         return stream
     connect = partial(
         dial,
-        deadline=deadline,
+        # The deadline of the way through proxies covers the dial to the first of them.
+        deadline=None if route.proxies else deadline,
         resolver=shared.resolver(route.dns),
         address_filter=address_filter,
         any_address=route.tunnel,

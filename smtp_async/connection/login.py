@@ -234,6 +234,8 @@ def _demand_complete(mechanism: Mechanism, reply: Reply) -> Reply:
 def _refusal(mechanism: Mechanism, reply: Reply) -> AuthenticationFailed:
     what = "the token" if mechanism.needs is Needs.TOKEN else "the credentials"
     why = f": {mechanism.explanation}" if mechanism.explanation else ""
+    if not why and what == "the credentials" and reply.code == _INVALID:
+        why = ": check the user name and the password, which may have to be an app password or a token"
     return AuthenticationFailed(
         f"the server refused {what} ({mechanism.name}){why}", reply=reply, stage="AUTH"
     )

@@ -30,6 +30,7 @@ from ..errors import (
 )
 from ..events import ConnectionKind
 from ..model.reply import Reply
+from ..protocol.other_services import MASKED_STARTTLS, masks_starttls, not_smtp, spoken_by
 from ..tls import verify
 from ..tls.context import Security
 from ..tls.info import ConnectionInfo
@@ -122,9 +123,9 @@ def _deadline(limit: float | None) -> float | None:
 
 
 async def _dial(channel: Channel, route: Route, shared: SharedResources) -> None:
-    transcript = channel.transcript
-    transcript.remark("connecting to %s", route.name)
-    if transcript.events:
+    transcript, hooks = channel.transcript, channel.hooks
+    if hooks.active:
+        transcript.remark("connecting to %s", route.name)
         await transcript.tell()
     deadline = _deadline(channel.timeouts.connect)
     channel.stream = stream = await dial_route(route, shared, deadline=deadline, passed=channel.passed)
@@ -135,9 +136,10 @@ async def _dial(channel: Channel, route: Route, shared: SharedResources) -> None
         transcript.proxied(stream.via)
         transcript.remark("through %s", stream.via)
     if channel.pacer is not None:
-        channel.stream.limit_reading(channel.pacer.throttle)
-    transcript.remark("connected to %s", route.name)
-    await _tell_status(channel, ConnectionKind.CONNECTED, description=route.name)
+        stream.limit_reading(channel.pacer.throttle)
+    if hooks.active:
+        transcript.remark("connected to %s", route.name)
+        await _tell_status(channel, ConnectionKind.CONNECTED, description=route.name)
 
 
 async def _tell_status(
@@ -159,8 +161,10 @@ async def _tell_status(
 async def _encrypt(channel: Channel, route: Route, shared: SharedResources) -> None:
     verified = route.security is not Security.OPPORTUNISTIC
     context = await shared.context(route.tls, verify=verified)
+    hooks = channel.hooks
     name = route.tls.server_hostname or route.host
-    channel.transcript.tls_step("TLS handshake with %s begins", name)
+    if hooks.active:
+        channel.transcript.tls_step("TLS handshake with %s begins", name)
     try:
         info = await verify.secure(
             _stream(channel),
@@ -189,10 +193,10 @@ async def _encrypt(channel: Channel, route: Route, shared: SharedResources) -> N
         raise failed from error
     channel.secured(info)
     channel.passed("TLS")
-    channel.transcript.tls_step(
-        "TLS handshake with %s is complete: %s, %s, %s bits", name, info.tls_version, info.suite, info.bits
-    )
-    await _tell_status(channel, ConnectionKind.TLS_UP, description=str(info.tls_version), info=info)
+    if hooks.active:
+        step = "TLS handshake with %s is complete: %s, %s, %s bits"
+        channel.transcript.tls_step(step, name, info.tls_version, info.suite, info.bits)
+        await _tell_status(channel, ConnectionKind.TLS_UP, description=str(info.tls_version), info=info)
 
 
 def _is_forbidden(error: SMTPError) -> bool:
@@ -207,9 +211,10 @@ async def _starttls(channel: Channel, route: Route, shared: SharedResources) -> 
     machine = channel.machine
     if not machine.extensions.starttls:
         if required:
+            masked = f"{MASKED_STARTTLS}. " if masks_starttls(machine.extensions) else ""
             raise StartTLSUnavailable(
                 f"{route.name} does not offer STARTTLS, which this client requires; nothing was sent in clear. "
-                "Port 465 usually speaks TLS from the first byte: security=IMPLICIT",
+                f"{masked}Port 465 usually speaks TLS from the first byte: security=Security.IMPLICIT",
                 stage="STARTTLS",
             )
         return False
@@ -231,6 +236,9 @@ async def _greet(channel: Channel, route: Route) -> None:
     try:
         reply = await channel.converse(channel.machine.greeting)
     except (ProtocolViolation, ConnectionLost, Timeout) as error:
+        protocol = spoken_by(channel.first_bytes)
+        if protocol is not None:
+            raise ProtocolViolation(not_smtp(route.name, protocol), stage="greeting") from error
         if looks_like_tls(channel.first_bytes):
             raise WrongTLSMode(
                 f"{route.name} speaks TLS from the first byte: use security=IMPLICIT (the usual port is 465)",

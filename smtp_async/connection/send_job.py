@@ -368,8 +368,9 @@ class SendJob:
         return receipt
 
     def end(self, receipt: Receipt) -> None:
-        """End the job; `receipt` is about all recipients."""
-        self.receipt = receipt
+        """End the job; `receipt` is about all recipients, and not for a caller who has an answer already."""
+        if self.receipt is None:
+            self.receipt = receipt
         self.connection = None
         if self.transaction is not None:
             # SendJob and transaction refer to each other: left so, every message would wait for the garbage collector.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import re
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
 from ..auth.credentials import Credentials
@@ -63,9 +63,8 @@ class Session:
         deliver: Callable[[Connection, Any, SendOptions | None], Awaitable[Receipt]],
     ) -> None:
         self._connection = connection
-        self._hooks = hooks
         self._deliver = deliver
-        self._in_use = False
+        self._call = _Call(hooks)
 
     def __repr__(self) -> str:
         connection = self._connection
@@ -81,7 +80,7 @@ class Session:
     @property
     def idle(self) -> bool:
         """Is no call of this session running?"""
-        return not self._in_use
+        return not self._call.running
 
     @property
     def stage(self) -> Stage:
@@ -124,7 +123,7 @@ class Session:
             SMTPError: of the class that names the step that failed.
         """
         self._connection.demand_unused()
-        with self._use():
+        with self._call:
             return await self._connection.connect()
 
     async def login(self, credentials: Credentials | None = None) -> Reply:
@@ -155,7 +154,7 @@ class Session:
                 self._demand_positive(await connection.converse(lambda machine: machine.reset()))
             return await log_in(connection.channel, connection.route, connection.shared, wanted)
 
-        with self._use():
+        with self._call:
             return await connection.ask(work)
 
     async def quit(self) -> None:
@@ -171,7 +170,7 @@ class Session:
 
     async def send(self, mail: Any, *, options: SendOptions | None = None) -> Receipt:
         """Send one message; arguments, result and errors as `SMTPClient.send`."""
-        with self._use():
+        with self._call:
             self._connection.demand_connected()
             return await self._deliver(self._connection, mail, options)
 
@@ -201,7 +200,7 @@ class Session:
                 await transcript.tell()
             return members
 
-        with self._use():
+        with self._call:
             return await connection.ask(work)
 
     async def command(self, line: str) -> Reply:
@@ -233,19 +232,31 @@ class Session:
 
     async def _converse(self, write: Callable[[ClientProtocol], Exchange]) -> Reply:
         connection = self._connection
-        with self._use():
+        with self._call:
             return await connection.ask(lambda: connection.converse(write))
 
-    @contextlib.contextmanager
-    def _use(self) -> Iterator[None]:
+
+class _Call:
+    """The call of a session that is running, if any.
+
+    Entering it raises
+        Busy: another task's call is running, or a hook of the session makes this one.
+    """
+
+    __slots__ = ("_hooks", "running")
+
+    def __init__(self, hooks: Hooks) -> None:
+        self._hooks = hooks
+        self.running = False
+
+    def __enter__(self) -> None:
         self._hooks.refuse_reentry()
-        if self._in_use:
+        if self.running:
             raise Busy("another task is using this session: every task needs its own, or the client itself")
-        self._in_use = True
-        try:
-            yield
-        finally:
-            self._in_use = False
+        self.running = True
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.running = False
 
 
 def _members(reply: Reply) -> list[Address]:

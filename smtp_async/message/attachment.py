@@ -202,8 +202,9 @@ def taken(source: Any, what: str) -> bytes | Origin:
             return cast("AsyncIterable[bytes]", source)
         if hasattr(source, "__iter__"):
             return cast("Iterable[bytes]", source)
+    how = ": pathlib.Path(…) makes a path of it, encode() bytes" if isinstance(source, str) else ""
     raise InvalidArgument(
-        f"{what} is made of bytes, a path, a binary file or an iterator of bytes, not of {type(source).__name__}"
+        f"{what} is made of bytes, a path, a binary file or an iterator of bytes, not of {type(source).__name__}{how}"
     )
 
 

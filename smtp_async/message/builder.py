@@ -33,6 +33,17 @@ Headers = Mapping[str, str] | Iterable[tuple[str, str]]
 _MOST_SERVERS: Final = Capabilities(eightbit=False, utf8=True, binary=False)
 _TO, _CC, _BCC = Kind.TO, Kind.CC, Kind.BCC
 _FIELDS: Final = frozenset(Fields.__annotations__)
+#: What arguments are called elsewhere, and here.
+_ELSEWHERE: Final = {
+    **dict.fromkeys(("body", "content", "plain", "message", "text_body"), "text"),
+    **dict.fromkeys(("html_body", "html_content", "html_message", "alternative"), "html"),
+    **dict.fromkeys(("from_", "from_addr", "from_email", "mail_from"), "sender"),
+    **dict.fromkeys(("recipient", "recipient_list", "to_addrs", "to_email", "to_emails", "receivers"), "to"),
+    **dict.fromkeys(("files", "attach", "attachment"), "attachments"),
+    **dict.fromkeys(("extra_headers", "header"), "headers"),
+    "reply": "reply_to",
+    "title": "subject",
+}
 
 
 class Message(Rare):
@@ -147,7 +158,7 @@ class Message(Rare):
         if fields:
             for name, value in fields.items():
                 if name not in _FIELDS:
-                    raise TypeError(f"Message() got an unexpected keyword argument {name!r}")
+                    raise TypeError(_unexpected(name))
                 setattr(self, name, value)
 
     @property
@@ -287,7 +298,7 @@ class Message(Rare):
         sender: str | Address | None = self._return_path or self._sender
         if sender is None:
             if not self._authors:
-                raise MissingSender("the message has no sender")
+                raise MissingSender("the message has no sender: give the author as sender=…")
             sender = self._authors[0]
         return Envelope(sender, self.recipients)
 
@@ -461,3 +472,15 @@ class Message(Rare):
         return (
             f"<Message {printable(self.subject or '', 60)!r} from {self._sender} to {len(self.recipients)}>"
         )
+
+
+def _unexpected(name: str) -> str:
+    """Return the text of the error for an argument that `Message` does not have."""
+    text = f"Message() got an unexpected keyword argument {name!r}"
+    meant = _ELSEWHERE.get(name)
+    if meant is None:
+        from difflib import get_close_matches  # imported here because only a mistake needs the module
+
+        close = get_close_matches(name, [*(Message.__init__.__kwdefaults__ or ()), *_FIELDS], n=1)
+        meant = close[0] if close else None
+    return text if meant is None else f"{text}; did you mean {meant!r}?"

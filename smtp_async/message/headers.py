@@ -119,17 +119,20 @@ def check_name(name: str) -> None:
         raise InvalidHeader(f"“{printable(str(name), 80)}” is not the name of a header field")
 
 
-def check_value(what: str, value: str) -> None:
+def check_value(what: str, value: object) -> None:
     """Refuse control characters, CR and LF included, and lone surrogates; a tab counts as a blank.
 
     Raises:
         InvalidHeader: the value contains one of these, or is not a text.
     """
     if not isinstance(value, str):
-        raise InvalidHeader(f"{what} must be a text, not {type(value).__name__}")
+        how = ": decode it first" if isinstance(value, bytes) else ""
+        raise InvalidHeader(f"{what} must be a text, not {type(value).__name__}{how}")
     found = _FORBIDDEN.search(value)
     if found:
-        raise InvalidHeader(f"{what} holds {found[0]!r}, which would change the message")
+        raise InvalidHeader(
+            f"{what} holds {found[0]!r}, which would change the message: take out line ends and control characters"
+        )
 
 
 def is_structured(name: str) -> bool:
@@ -412,7 +415,10 @@ def _mailbox(name: str, wire: bytes, needs_utf8: bool, utf8: bool, style: Style)
     """Return a mailbox, RFC 5322 section 3.4, with a fold only inside a very long display name."""
     spec = wire.decode()
     if needs_utf8 and not utf8:
-        raise ExtensionMissing(f"the header names {printable(spec, 80)}, which needs SMTPUTF8 (RFC 6531)")
+        raise ExtensionMissing(
+            f"the header names {printable(spec, 80)}, which needs SMTPUTF8 (RFC 6531), and the server does not offer "
+            "it: use another server, or an address in ASCII"
+        )
     if not name:
         return spec
     words = phrase(name, style.encoded_width - 6 - len(spec), style, utf8=utf8)

@@ -162,7 +162,7 @@ def _header(
         fields.append("Date: " + date_text(date))
     if not authors:
         if sender is None:
-            raise MissingSender("the message has no sender")
+            raise MissingSender("the message has no sender: give the author as sender=…")
         fields.append(author_field(sender, utf8=utf8, style=style))
     else:
         sender = sender or authors[0]

@@ -125,7 +125,7 @@ class Envelope:
             self._sender = None if sender is None or sender == "<>" else Address.parse(sender)
         self._recipients = tuple([r if isinstance(r, Recipient) else Recipient(r) for r in recipients])
         if not self._recipients:
-            raise MissingRecipient("the message has no recipient")
+            raise MissingRecipient("the message has no recipient: give one as to=…, cc=… or bcc=…")
 
     @property
     def sender(self) -> Address | None:

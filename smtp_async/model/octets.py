@@ -140,8 +140,11 @@ def dots_doubled(data: bytes) -> bytes:
 
     Without a change, `data` is returned, not a copy.
     """
-    # CPython's search from the end skips more octets, and takes a third of the time.
-    return data if data.rfind(b"\r\n.") < 0 else data.replace(b"\r\n.", b"\r\n..")
+    # Base64 has no dot, and a search for one octet takes a tenth of the time. CPython's search from the end skips more
+    # octets, and takes a third of the time of one from the start.
+    if b"." not in data or data.rfind(b"\r\n.") < 0:
+        return data
+    return data.replace(b"\r\n.", b"\r\n..")
 
 
 def longest_line_exceeds(data: bytes, limit: int) -> bool:
@@ -185,7 +188,7 @@ def survey(data: bytes, *, crlf_only: bool = False) -> Survey | None:
     decoder = IncrementalNewlineDecoder(None, False)
     view, ascii_only, nul, overlong = memoryview(data), True, False, False
     # Where the present line begins; negative if it does in the slice before.
-    begin = 0
+    begin, width = 0, MAX_LINE + 2
     for start in range(0, len(data), SLICE):
         text = str(view[start : start + SLICE], "latin-1")
         decoder.decode(text)
@@ -196,10 +199,14 @@ def survey(data: bytes, *, crlf_only: bool = False) -> Survey | None:
         length = len(text)
         # As in `longest_line_exceeds`; a line that may end in the next slice is left to it.
         last = length - MAX_LINE if start + length == len(data) else length - MAX_LINE - 1
+        rfind = text.rfind
+        if begin < 0 and begin < last and not overlong:
+            # The line has begun in an earlier slice.
+            begin = rfind("\n", 0, max(begin + width, 0)) + 1
+            overlong = not begin
         while begin < last and not overlong:
-            found = text.rfind("\n", max(begin, 0), max(begin + MAX_LINE + 2, 0))
-            overlong = found < 0
-            begin = found + 1
+            begin = rfind("\n", begin, begin + width) + 1
+            overlong = not begin
         # To the line that is open at the end of the slice.
         begin = max(begin, text.rfind("\n", max(begin, 0)) + 1) - length
     decoder.decode("", final=True)

@@ -57,8 +57,14 @@ class Connections:
         """Forget a connection that has ended; return whether it was being opened, and whether it was open."""
         self.round_trips += connection.channel.round_trips
         was_opening, was_open = connection in self.opening, connection in self.open
-        for state in (self.opening, self.failed, self.open, self.idle, self.private):
-            state.pop(connection, None)
+        if was_opening:
+            del self.opening[connection]
+        elif was_open:
+            del self.open[connection]
+            self.idle.pop(connection, None)
+        else:
+            self.failed.pop(connection, None)
+            self.private.pop(connection, None)
         return was_opening, was_open
 
     def may_stream(self, bound: int) -> bool:

@@ -477,7 +477,7 @@ class Pool:
     def _grow(self) -> None:
         """Open connections for the jobs that wait, one each, as far as the bound allows."""
         opening = self.connections.opening
-        if self._full() or self._ready() <= len(opening):
+        if self._ready() <= len(opening) or self._full():
             return
         room = self._dialling.room(len(opening), self.connections.open)
         while room > 0 and self._ready() > len(opening) and not self._full():

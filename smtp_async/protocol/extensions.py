@@ -102,7 +102,7 @@ class Extensions:
         """Read the positive reply to EHLO or LHLO; ignore lines without a keyword.
 
         Blanks before a keyword are ignored. `AUTH=PLAIN LOGIN`, from a draft before RFC 2554, counts if no line says
-        `AUTH`.
+        `AUTH`, and Exchange's `X-EXPS NTLM LOGIN` if there is neither.
         """
         return _offered(reply)
 
@@ -150,7 +150,7 @@ def _offered(reply: Reply) -> Extensions:
     """Return what a reply offers. Remembered, because a server says the same to each connection."""
     first, *rest = reply.lines
     keywords: dict[str, str] = {}
-    old_auth = ""
+    old_auth = exchange_auth = ""
     for line in rest:
         line = line.lstrip(" \t")
         match = _KEYWORD.match(line)
@@ -159,12 +159,15 @@ def _offered(reply: Reply) -> Extensions:
         keyword, behind = match[0].upper(), line[match.end() :]
         if keyword == "AUTH" and behind.startswith("="):
             old_auth += " " + behind[1:]
+        elif keyword == "X-EXPS" and behind.startswith("="):
+            exchange_auth += " " + behind[1:]
         elif not behind or behind[0] in " \t":
             value = behind.strip()
             # A repeated keyword adds to the first, because some servers send two AUTH lines.
             keywords[keyword] = f"{keywords[keyword]} {value}" if keyword in keywords else value
-    if old_auth.strip():
-        keywords.setdefault("AUTH", old_auth.strip())
+    exchange_auth = f"{keywords.get('X-EXPS', '')}{exchange_auth}"
+    if mechanisms := old_auth.strip() or exchange_auth.strip():
+        keywords.setdefault("AUTH", mechanisms)
     return Extensions(keywords, domain=first.split(" ", 1)[0])
 
 

@@ -109,7 +109,7 @@ class SendOptions:
     remove_bcc: bool = True
     exact: bool = False
     chunking: Literal["auto", "never", "always"] = "auto"
-    chunk_size: int = 65536
+    chunk_size: int = 131072
     close_source: bool = False
     progress: Callable[[int, int | None], bool | None | Awaitable[bool | None]] | None = None
     ret: Return | None = None

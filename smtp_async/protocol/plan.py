@@ -25,6 +25,8 @@ __all__ = ["SMALL_BODY", "demand_to", "plan"]
 #: A body up to this size is written at once by the connection; a larger one by its caller's task.
 SMALL_BODY: Final = 65536
 
+#: The advice for a message that is too large.
+_HOW: Final = ": send a link in place of large attachments"
 _SEVEN_BIT: Final = b""
 _EIGHT_BIT: Final = b"BODY=8BITMIME"
 _BINARY: Final = b"BODY=BINARYMIME"
@@ -59,7 +61,7 @@ def plan(
     body = _SEVEN_BIT if plain else _body(content, extensions, options, utf8)
     size, limit = content.size, extensions.size
     if limit and size is not None and size > limit:
-        raise MessageTooLarge(f"the message has {size} bytes, the server takes {limit}", stage="MAIL")
+        raise MessageTooLarge(f"the message has {size} bytes, the server takes {limit}{_HOW}", stage="MAIL")
     sender, recipients = envelope.sender, envelope.recipients
     path = b"" if sender is None else sender.wire(utf8=utf8)
     wishes = _of_wishes(extensions, options) if options.wishes else ()

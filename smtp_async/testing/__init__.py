@@ -4,13 +4,14 @@
 
 - `ScriptedServer`: a strict SMTP or LMTP server with a script of deviations (`smtp_async.testing.server`);
 - `RecordingSink`: a server that accepts everything, for applications that check what they sent;
+- `RecordingClient`: an `SMTPClient` without a network, for unit tests, and `Outbox`: the messages that were sent;
 - `CutProxy`: cuts a connection after any byte, in either direction, by FIN, RST or silence;
 - `cancellations`: runs a scenario repeatedly, cancelled at its first, second, … await;
 - `ServerThread`: one of these servers in a thread of its own, for tests without an event loop;
 - `MemorySpool`: a spool without a disk, and `SpoolContract`: the tests that every spool passes;
 - `MechanismContract`: the tests that every SASL mechanism passes, for one of an application's own;
 - `StreamContract` and `UpgradeContract`: the tests that every transport passes;
-- the pytest fixtures `smtp_sink` and `scripted_server`: `pytest_plugins = ["smtp_async.testing.plugin"]`.
+- the pytest fixtures `mail_server`, `outbox` and `scripted_server`: `pytest_plugins = ["smtp_async.testing.plugin"]`.
 """
 
 from .contracts import SpoolContract
@@ -19,6 +20,8 @@ from .faults import CancelledRun, CancelManner, CancelMoment, cancellations, run
 from .mechanism_contract import MechanismContract
 from .mechanisms import Mechanism
 from .memory import MemorySpool
+from .outbox import Outbox
+from .recording_client import RecordingClient
 from .records import ConnectionLog, ReceivedLine, ReceivedMessage
 from .script import (
     Action,
@@ -58,8 +61,10 @@ __all__ = [
     "Mechanism",
     "MechanismContract",
     "MemorySpool",
+    "Outbox",
     "ReceivedLine",
     "ReceivedMessage",
+    "RecordingClient",
     "RecordingSink",
     "Rule",
     "ScriptedServer",

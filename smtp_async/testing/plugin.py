@@ -5,9 +5,9 @@
 The servers run in threads of their own, so the fixtures are not async: synchronous tests can use them, and asynchronous
 tests with pytest-asyncio (either mode) or anyio's plugin.
 
-    async def test_welcome_mail(smtp_sink):
-        await register(ann, smtp_url=smtp_sink.url)
-        assert smtp_sink.messages[0].subject == "Welcome"
+    async def test_welcome_mail(mail_server, outbox):
+        await register(ann, smtp_url=mail_server.url)
+        assert "Hello Ann" in outbox.one(to="ann@example.org", subject="Welcome").text
 
     def test_full_mailbox(scripted_server):
         server = scripted_server(lmtp=True)
@@ -23,16 +23,23 @@ from typing import Any
 
 import pytest
 
+from .outbox import Outbox
 from .server import ScriptedServer
 from .sink import RecordingSink
 from .thread import ServerThread
 
 
 @pytest.fixture
-def smtp_sink() -> Iterator[ServerThread[RecordingSink]]:
-    """A server that accepts everything, on a free port of 127.0.0.1."""
-    with ServerThread(RecordingSink()) as sink:
-        yield sink
+def mail_server() -> Iterator[ServerThread[RecordingSink]]:
+    """A server that accepts everything, on a free port of 127.0.0.1: `mail_server.url`."""
+    with ServerThread(RecordingSink()) as server:
+        yield server
+
+
+@pytest.fixture
+def outbox(mail_server: ServerThread[RecordingSink]) -> Outbox:
+    """The messages that `mail_server` has accepted."""
+    return Outbox(mail_server.server.messages)
 
 
 @pytest.fixture

@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+import re
 import ssl
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from email.message import EmailMessage
 from functools import cached_property
-from typing import NamedTuple
+from html import unescape
+from typing import Final, NamedTuple
+
+from ..web.catcher.parts import Part, ReadMessage
+
+_HREF: Final = re.compile(r"<a\b[^<>]*?\shref\s*=\s*(?:\"([^\"]*)\"|'([^']*)')", re.IGNORECASE)
+_ADDRESS: Final = re.compile(r"https?://[^\s<>\"]+")
+#: What ends a sentence is seldom a part of the address before it.
+_BEHIND_ADDRESS: Final = ".,;:!?)'"
 
 
 @dataclass
@@ -47,6 +56,32 @@ class ReceivedMessage:
     def subject(self) -> str:
         """The Subject header, decoded; `""` when there is none."""
         return str(self.parsed["Subject"] or "")
+
+    @cached_property
+    def _read(self) -> ReadMessage:
+        return ReadMessage(self.data)
+
+    @property
+    def text(self) -> str:
+        """The plain text, decoded, its lines ending with LF; `""` when there is none."""
+        return self._read.text or ""
+
+    @property
+    def html(self) -> str:
+        """The HTML, decoded; `""` when there is none."""
+        return self._read.html or ""
+
+    @property
+    def links(self) -> list[str]:
+        """The addresses of all links of the HTML, in order, then those of the text that the HTML does not have."""
+        found = [unescape(one[0] or one[1]) for one in _HREF.findall(self.html)]
+        found += [one.rstrip(_BEHIND_ADDRESS) for one in _ADDRESS.findall(self.text)]
+        return list(dict.fromkeys(found))
+
+    @property
+    def attachments(self) -> list[Part]:
+        """The attached files, each with `filename`, `content_type` and `data`; not what the HTML shows."""
+        return [part for part in self._read.files if not part.inline]
 
 
 class ReceivedLine(NamedTuple):

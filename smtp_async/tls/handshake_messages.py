@@ -9,6 +9,7 @@ too long, or of another kind, is None or empty.
 from __future__ import annotations
 
 import functools
+import struct
 from typing import Final, NamedTuple
 
 __all__ = [
@@ -59,6 +60,10 @@ _SESSION: Final = 38
 _NAMED_CURVE: Final = 3
 #: From this version on, a signature names its scheme.
 _TLS12: Final = 0x0303
+
+#: Read one number of two octets, and two of them.
+_NUMBER: Final = struct.Struct(">H").unpack_from
+_NUMBERS: Final = struct.Struct(">HH").unpack_from
 
 
 class ServerHello(NamedTuple):
@@ -199,7 +204,8 @@ def _extensions(message: bytes, at: int) -> dict[int, bytes] | None:
         begin = at + 4
         if begin > end:
             return None
-        kind, at = _number(message, at), begin + _number(message, at + 2)
+        kind, length = _NUMBERS(message, at)
+        at = begin + length
         found[kind] = message[begin:at]
     return found if at == end else None
 
@@ -260,7 +266,8 @@ def _is_whole(message: bytes, kind: int) -> bool:
 
 
 def _number(octets: bytes, at: int) -> int:
-    return octets[at] << 8 | octets[at + 1]
+    number: int = _NUMBER(octets, at)[0]
+    return number
 
 
 def _body(message: bytes, kind: int) -> _Cursor:

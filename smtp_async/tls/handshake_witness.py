@@ -228,12 +228,17 @@ class _Witness(ssl.SSLObject):
         session: ssl.SSLSession | None = None,
         **options: Any,
     ) -> Self:
-        options |= {"context": context, "server_hostname": server_hostname}
         offer = _take_offer(context, server_hostname)
-        options["session"] = session or offer.session
         # OpenSSL copies the callback of the context into a connection when it is made, so it must be set at that time.
         with watching(context) as seen:
-            made: Self = super()._create(incoming, outgoing, **options)  # type: ignore[misc]  # no stub
+            made: Self = super()._create(  # type: ignore[misc]  # no stub
+                incoming,
+                outgoing,
+                context=context,
+                server_hostname=server_hostname,
+                session=session or offer.session,
+                **options,
+            )
         made._incoming = incoming
         made._messages = {} if seen else None
         made._tell = offer.tell
@@ -288,11 +293,15 @@ class _Witness(ssl.SSLObject):
         seen = self._messages.get
         keys = keys_in(suite, seen(("read", SERVER_HELLO), b""), seen(("read", SERVER_KEY_EXCHANGE), b""))
         signed = scheme_in(seen(("read", CERTIFICATE_VERIFY), b""))
-        return keys._replace(
-            chain=certificates_in(seen(("read", CERTIFICATE), b"")) or _leaf(self),
-            signature_algorithm=keys.signature_algorithm if signed is None else scheme_numbered(signed),
-            client_auth_requested=("read", CERTIFICATE_REQUEST) in self._messages,
-            client_authenticated=("write", CERTIFICATE_VERIFY) in self._messages,
+        return Handshake(
+            certificates_in(seen(("read", CERTIFICATE), b"")) or _leaf(self),
+            keys.key_exchange,
+            keys.group,
+            keys.prime_bits,
+            keys.signature_algorithm if signed is None else scheme_numbered(signed),
+            keys.psk_hint,
+            ("read", CERTIFICATE_REQUEST) in self._messages,
+            ("write", CERTIFICATE_VERIFY) in self._messages,
         )
 
 
@@ -362,20 +371,24 @@ _counting: Final = threading.Lock()
 
 def _watch(context: Any) -> bool:
     """Set the callback; return False if that is impossible, or if the application has set its own."""
+    place = id(context)
     with _counting:
-        if getattr(context, "_msg_callback", _watch) not in (None, report):
-            return False
-        _watches[id(context)] = _watches.get(id(context), 0) + 1
-        _set_callback(context, report)
+        others = _watches.get(place, 0)
+        if not others:
+            if getattr(context, "_msg_callback", _watch) not in (None, report):
+                return False
+            _set_callback(context, report)
+        _watches[place] = others + 1
         return True
 
 
 def _unwatch(context: Any) -> None:
     """Remove the callback if this was the last block."""
+    place = id(context)
     with _counting:
-        left = _watches.pop(id(context)) - 1
+        left = _watches.pop(place) - 1
         if left:
-            _watches[id(context)] = left
+            _watches[place] = left
         else:
             _set_callback(context, None)
 
@@ -392,13 +405,15 @@ def report(connection: Any, direction: str, _version: int, kind: int, message: i
 
 #: The attribute from which Python's `SSLContext` reads the function.
 report.user_function = report  # type: ignore[attr-defined]
-#: The attribute of the base class `_ssl._SSLContext`. That of `ssl.SSLContext` converts three numbers to enumerations
-#: for each message, of which a handshake has two dozen, and takes as long as all other code of this file.
-_PLAIN: Final[Any] = getattr(ssl.SSLContext.__base__, "_msg_callback", None)
+#: Sets the attribute of the base class `_ssl._SSLContext`. That of `ssl.SSLContext` converts three numbers to
+#: enumerations for each message, of which a handshake has two dozen, and takes as long as all other code of this file.
+_set_plain: Final[Callable[[Any, Any], None] | None] = getattr(
+    getattr(ssl.SSLContext.__base__, "_msg_callback", None), "__set__", None
+)
 
 
 def _set_callback(context: Any, callback: Callable[..., None] | None) -> None:
-    if isinstance(context, ssl.SSLContext) and hasattr(_PLAIN, "__set__"):
-        _PLAIN.__set__(context, callback)
+    if _set_plain is not None and isinstance(context, ssl.SSLContext):
+        _set_plain(context, callback)
     else:
         context._msg_callback = callback

@@ -26,6 +26,7 @@ from ..errors import (
     WrongTLSMode,
 )
 from ..model.reply import printable
+from ..protocol.other_services import not_smtp, service_of_port, spoken_by
 from .certificate import Certificate
 from .context import Security, UnverifiedContext, reference_name
 from .handshake_witness import evidence_of, handshake_of, looks_like_tls, offering
@@ -340,8 +341,12 @@ def explain(
 def hint_for_silence(port: int | None, security: Security) -> str:
     """Return what may be wrong when a server sends no greeting, for the end of an error's sentence.
 
-    A server that expects TLS from the first byte waits for the client, and the client for its greeting.
+    A server that expects TLS from the first byte waits for the client, and the client for its greeting. So does a web
+    server, under TLS too.
     """
+    service = service_of_port(port)
+    if service is not None:
+        return f"port {port} is usually that of {service}, which speaks HTTP: mail is sent to port 587 or 465"
     if security is Security.IMPLICIT:
         return ""
     if port == 465:
@@ -361,6 +366,9 @@ def _plaintext(where: str, security: Security, said: bytes) -> HandshakeFailed:
     line = printable(said.split(b"\r\n", 1)[0].decode("utf-8", "backslashreplace"), 120)
     quoted = f'plaintext ("{line}")' if line else "something that is no TLS"
     if security is Security.IMPLICIT:
+        protocol = spoken_by(said)
+        if protocol is not None:
+            return HandshakeFailed(f"{not_smtp(where, protocol)}; it answered with {quoted}")
         return WrongTLSMode(
             f"{where} answered with {quoted} where TLS was expected from the first byte: "
             "use security=Security.STARTTLS, or the server's port for implicit TLS (usually 465)"

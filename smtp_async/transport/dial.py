@@ -230,9 +230,9 @@ async def _stream(sock: socket.socket, options: SocketOptions) -> Stream:
     stream = await stream_over(sock)
     if options.linger:
         stream.linger_time = options.linger_time
-    if isinstance(stream.peer, tuple):
+    # The event loops turn TCP_NODELAY on when they take the socket, but asyncio only if it was made for TCP by name.
+    if (not options.nodelay or sock.proto != socket.IPPROTO_TCP) and isinstance(stream.peer, tuple):
         with contextlib.suppress(OSError):  # the server may have closed the connection already
-            # Set last, because the event loops turn TCP_NODELAY on when they take the socket.
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, options.nodelay)
     return stream
 
@@ -352,11 +352,10 @@ class _Attempts:
 
 
 def _configure(sock: socket.socket, options: SocketOptions) -> None:
-    sizes = ((socket.SO_RCVBUF, options.receive_buffer), (socket.SO_SNDBUF, options.send_buffer))
-    for buffer, size in sizes:
-        if size is not None:
-            with contextlib.suppress(OSError):
-                sock.setsockopt(socket.SOL_SOCKET, buffer, size)
+    if options.receive_buffer is not None:
+        _resize(sock, socket.SO_RCVBUF, options.receive_buffer)
+    if options.send_buffer is not None:
+        _resize(sock, socket.SO_SNDBUF, options.send_buffer)
     if not options.linger:
         # With a time of 0, closing never waits; with any other it would stop the event loop.
         sock.setsockopt(
@@ -379,6 +378,11 @@ def _configure(sock: socket.socket, options: SocketOptions) -> None:
             sock.setsockopt(socket.IPPROTO_TCP, option, max(1, math.ceil(value)))
 
 
+def _resize(sock: socket.socket, buffer: int, size: int) -> None:
+    with contextlib.suppress(OSError):
+        sock.setsockopt(socket.SOL_SOCKET, buffer, size)
+
+
 #: Windows has its `struct linger` of two shorts.
 _LONG_LINGER: Final = sys.platform != "win32"
 #: The options for time, interval and count; macOS has its own name for the first.
@@ -386,7 +390,10 @@ _KEEPALIVE: Final = (("TCP_KEEPIDLE", "TCP_KEEPALIVE"), ("TCP_KEEPINTVL",), ("TC
 
 
 def _reason(error: OSError) -> str:
-    return os.strerror(error.errno) if error.errno else str(error)
+    reason = os.strerror(error.errno) if error.errno else str(error)
+    if error.errno == errno.ECONNREFUSED:
+        reason += ": nothing listens there, so start the server, or give its right port"
+    return reason
 
 
 def _place(address: tuple[Any, ...]) -> str:

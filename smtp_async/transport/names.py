@@ -110,14 +110,15 @@ async def resolve_by_system(
     try:
         if is_address(name):
             # Nobody is asked, so it does not block; the loop would start a thread for it.
-            found: Any = _numeric(name, port, family.number, flags | socket.AI_NUMERICHOST)
+            found: Any = _numeric(name, port, family.number, flags)
         else:
             found = await asyncio.get_running_loop().getaddrinfo(
                 name, port, family=family.number, type=socket.SOCK_STREAM, flags=flags
             )
     except socket.gaierror as error:
         code = _RESOLVER_CODES.get(error.errno or 0, 11003)
-        message = f"cannot resolve {name}: {error.strerror or error}"
+        unknown = "; is the name of the server spelt right?" if code == _NO_SUCH_HOST else ""
+        message = f"cannot resolve {name}: {error.strerror or error}{unknown}"
         raise ResolveError(message, errno=error.errno, code=code) from error
     except UnicodeError as error:
         # The resolver's IDNA codec refuses over-long labels also where the name is ASCII.
@@ -127,7 +128,12 @@ async def resolve_by_system(
 
 @functools.lru_cache(maxsize=128)
 def _numeric(address: str, port: int, family: int, flags: int) -> tuple[Any, ...]:
+    flags |= socket.AI_NUMERICHOST
     return tuple(socket.getaddrinfo(address, port, family, socket.SOCK_STREAM, flags=flags))
+
+
+#: Winsock's number of a name that does not exist.
+_NO_SUCH_HOST: Final = 11001
 
 
 def _resolver_codes() -> dict[int, int]:

@@ -217,6 +217,11 @@ class Receiver(asyncio.Protocol):
                 self._closed.set_result(None)
         return self._closed
 
+    def end_reading(self) -> None:
+        """End the stream for the reader, because this side has aborted the transport, which reports its end later."""
+        self.at_end = True
+        self._wake_reader()
+
     def _resume(self) -> None:
         self._paused = False
         if self._transport is not None and not self.ended:

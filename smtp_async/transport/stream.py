@@ -313,6 +313,8 @@ class Stream:
         if self._tls is not None and not transport.is_closing() and not transport.get_write_buffer_size():
             transport.close()
         transport.abort()
+        # The reader need not wait until the transport has reported its end.
+        self._receiver.end_reading()
 
     def _limit_linger(self) -> None:
         """Have the system reset the connection if it cannot deliver what it has within `linger_time`."""

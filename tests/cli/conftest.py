@@ -32,8 +32,31 @@ class Shell:
 
 
 @pytest.fixture
-def shell(monkeypatch):
-    """`smtp-async`, without a terminal and without a password in the environment."""
+def no_configuration(monkeypatch, tmp_path):
+    """No configuration file of this machine or its user."""
+    monkeypatch.delenv("SMTP_ASYNC_CONFIG", raising=False)
+    for name in ("XDG_CONFIG_HOME", "XDG_CONFIG_DIRS"):
+        monkeypatch.setenv(name, str(tmp_path / "no-configuration"))
+
+
+@pytest.fixture
+def configured(tmp_path, monkeypatch, no_configuration):
+    """Writes the configuration file of the user."""
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "xdg"))
+    path = tmp_path / "xdg" / "smtp-async" / "config.toml"
+
+    def write(text, mode=0o600):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+        path.chmod(mode)
+        return path
+
+    return write
+
+
+@pytest.fixture
+def shell(monkeypatch, no_configuration):
+    """`smtp-async`, without a terminal, a password in the environment or a configuration file."""
     monkeypatch.delenv("SMTP_ASYNC_PASSWORD", raising=False)
     shell = Shell()
     yield shell

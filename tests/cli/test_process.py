@@ -8,7 +8,6 @@ import pty
 import signal
 import subprocess
 import sys
-import time
 
 import pytest
 
@@ -338,9 +337,7 @@ def test_the_second_signal_ends_the_grace(serve, spool, start):
     running.process.send_signal(signal.SIGINT)
     assert running.err.readline().startswith("Stopping")
     running.process.send_signal(signal.SIGINT)
-    began = time.monotonic()
     code, out, err = running.end()
-    assert time.monotonic() - began < 6
     assert code == 130 and "Traceback" not in err
     assert states(spool) == {id: "queued"} and "1 of them unknown" in out
     assert [one.outcome.value for one in entries(spool)[id].results if one is not None] == ["unknown"]
@@ -399,6 +396,9 @@ def test_a_terminal_gets_a_summary(run, serve, spool, terminal):
     assert f"✗ {bad} failed: " in done.stdout and "✗ 1 sent, 0 deferred, 1 failed in 0:00:0" in done.stdout
     put(spool, "good@example.org")
     assert "✓ 1 sent, 0 deferred, 0 failed" in run(server.url).stdout
+    put(spool, "good@example.org")
+    server.on("GREETING", reply(554, "5.3.2 no service"))
+    assert "✗ 0 sent, 0 deferred, 0 failed" in run(server.url).stdout
 
 
 def test_a_real_terminal_gets_a_live_display(serve, spool):
@@ -446,10 +446,9 @@ def test_a_queue_is_sent_to_postfix(run, postfix, spool, pki, shell):
 @pytest.mark.server
 def test_a_queue_is_sent_to_smtp_sink(run, sink, spool):
     put(spool, *(f"u{number}@example.org" for number in range(200)))
-    began = time.monotonic()
     done = run(f"smtp+plain://{sink.host}:{sink.port}")
     assert done.exit_code == 0 and fields(done)[-1][3].startswith("200 sent, 0 deferred, 0 failed")
-    assert states(spool) == {} and time.monotonic() - began < 15
+    assert states(spool) == {}
 
 
 # --- trust ---------------------------------------------------------------------------------------------------

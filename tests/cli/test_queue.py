@@ -336,6 +336,14 @@ def test_a_file_in_place_of_the_directory_is_refused(shell, tmp_path):
 # --- on a terminal -------------------------------------------------------------------------------------------
 
 
+def test_details_that_wrap_stay_below_their_beginning(run, spool, terminal):
+    people = ",".join(f"{letter * 48}@example.org" for letter in "abc")
+    run(f"add {PEOPLE.rpartition(' ')[0]} {people} --text Hi")
+    _, first, *details = run("ls").stdout.splitlines()
+    assert "queued" in first and len(details) >= 2
+    assert [line for line in details if not line.startswith("   ")] == []
+
+
 def test_a_terminal_gets_tables(run, spool, terminal):
     done = run(f"add {PEOPLE} --to c@x.test,d@x.test,e@x.test --text Hi")
     assert done.stdout.startswith("✓ Queued as ")

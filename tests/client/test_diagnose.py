@@ -1,9 +1,11 @@
 """`SMTPClient.check`: everything that can be wrong with a server, told in words and never raised."""
 
 import asyncio
+import contextlib
 import pickle
 import ssl
 import warnings
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -110,6 +112,76 @@ async def test_tls_bytes_in_place_of_a_greeting(pki):
     assert "IMPLICIT" in report.findings[0]
 
 
+@pytest.mark.parametrize(
+    ("greeting", "protocol"),
+    [
+        (b"SSH-2.0-OpenSSH_9.6\r\n", "SSH"),
+        (b"* OK [CAPABILITY IMAP4rev1] ready\r\n", "IMAP"),
+        (b"+OK POP3 ready\r\n", "POP3"),
+        (b"HTTP/1.1 408 Request Timeout\r\n", "HTTP"),
+    ],
+)
+@pytest.mark.parametrize("security", [Security.STARTTLS, Security.PLAINTEXT, Security.IMPLICIT])
+async def test_another_service_is_named(pki, greeting, protocol, security):
+    async with ScriptedServer() as server:
+        server.on("GREETING", raw(greeting), close())
+        report = await report_of(server, pki, security)
+    assert f"localhost:{server.port} speaks {protocol}, not SMTP: mail is usually sent" in report.findings[0]
+
+
+@pytest.mark.parametrize("security", [Security.STARTTLS, Security.IMPLICIT])
+async def test_another_service_under_tls_is_named(pki, security):
+    async with ScriptedServer(ssl_context=pki.server_context(), implicit_tls=True) as server:
+        server.on("GREETING", raw(b"* OK IMAP4 ready\r\n"))
+        report = await report_of(server, pki, security, greeting=2.0)
+    assert "speaks IMAP, not SMTP" in report.findings[0]
+
+
+@asynccontextmanager
+async def web_server(context=None):
+    """A server that is silent until it is asked, and answers everything with a page."""
+
+    async def answer(reader, writer):
+        if await reader.read(100):
+            writer.write(b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\n\r\n")
+        writer.close()
+        with contextlib.suppress(OSError, ssl.SSLError):
+            await writer.wait_closed()
+
+    async with await asyncio.start_server(answer, "127.0.0.1", 0, ssl=context) as server:
+        yield server.sockets[0].getsockname()[1]
+
+
+@pytest.mark.parametrize("tls", [False, True])
+@pytest.mark.parametrize("security", [Security.STARTTLS, Security.IMPLICIT])
+async def test_a_web_server_is_named_though_it_says_nothing(pki, security, tls):
+    async with web_server(pki.server_context() if tls else None) as port:
+        options = ClientOptions(
+            tls=TLSOptions(trust=TrustOptions(ca_file=pki.ca_file)),
+            timeouts=Timeouts(greeting=2.0, tls=1.0),
+            hello="client.test",
+        )
+        async with SMTPClient("localhost", port, security=security, options=options) as client:
+            report = await client.check()
+    assert "speaks HTTP, not SMTP" in report.findings[0]
+
+
+async def test_a_masked_offer_of_starttls_is_named(pki):
+    async with ScriptedServer(extensions=("PIPELINING", "XXXXXXXA")) as server:
+        for security in (Security.STARTTLS, Security.OPPORTUNISTIC, Security.PLAINTEXT):
+            report = await report_of(server, pki, security)
+            assert "with XXXXXXXA, as the SMTP inspection of Cisco PIX" in report.findings[0]
+
+
+async def test_logins_that_exchange_offers_in_its_own_way(pki):
+    async with ScriptedServer(
+        ssl_context=pki.server_context(), users=USERS, extensions=("X-EXPS GSSAPI NTLM PLAIN",)
+    ) as server:
+        server.on("EHLO", reply(250, "mx.test", "X-EXPS GSSAPI NTLM PLAIN"), nth=range(2, 9))
+        report = await report_of(server, pki, Security.STARTTLS, login=ann())
+    assert report.error is None and report.auth == ("GSSAPI", "NTLM", "PLAIN") and report.logged_in
+
+
 async def test_silence_of_another_reason(pki):
     async with ScriptedServer() as server:
         server.on("GREETING", stall())
@@ -140,6 +212,7 @@ async def test_a_slow_greeting_is_waited_for(pki):
         ({"port": 25, "security": Security.STARTTLS}, 300.0, None),
         # Nothing else is spoken there.
         ({"port": 465, "security": Security.IMPLICIT}, 300.0, None),
+        ({"port": 443, "security": Security.IMPLICIT}, 300.0, 3.0),
         ({"port": 0, "path": "/run/lmtp", "security": Security.PLAINTEXT}, 300.0, None),
     ],
 )

@@ -20,7 +20,7 @@ from tests.lab import PATIENCE, client_of, every_loop, gathered, mail, speaking,
 
 HEADER = b"Subject: x\r\nFrom: ann@example.com\r\nTo: bob@example.org\r\n\r\n"
 #: What a call whose deadline is 0.2 s may take: the promise is 0.1 s more, and the machine may be busy.
-LATE = 2.0
+LATE = 5.0
 
 
 class Sources:

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import itertools
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -20,7 +21,7 @@ from smtp_async.connection.channel import Channel
 from smtp_async.connection.route import SharedResources
 from smtp_async.errors import ProxyError, SMTPError, TLSError
 from smtp_async.events import ConnectionKind, ConnectionStatus, PITrail
-from tests.lab import client_of, every_loop, impatient, mail, speaking, tls_server, trusting
+from tests.lab import client_of, every_loop, impatient, mail, sampled, speaking, tls_server, trusting
 from tests.servers.pki import Pki
 from tests.tls.authority import root
 from tests.tls.cases import CASES, NONE
@@ -114,9 +115,17 @@ class TestFirstByte:
 class TestCertificates:
     """The table of tests/tls/cases.py: a proxy on the way changes no verdict."""
 
-    @pytest.mark.parametrize("name", CASES)
-    @pytest.mark.parametrize("security", [Security.IMPLICIT, Security.STARTTLS], ids=lambda one: one.name)
-    @pytest.mark.parametrize("kind", [ProxyType.SOCKS5, ProxyType.HTTP_CONNECT], ids=lambda kind: kind.name)
+    @pytest.mark.parametrize(
+        ("name", "security", "kind"),
+        sampled(
+            itertools.product(
+                CASES,
+                (Security.IMPLICIT, Security.STARTTLS),
+                (ProxyType.SOCKS5, ProxyType.HTTP_CONNECT),
+            ),
+            5,
+        ),
+    )
     async def test_the_table(self, kind: ProxyType, security: Security, name: str, pki: Pki) -> None:
         await self.demand_verdict(kind, security, name, pki)
 

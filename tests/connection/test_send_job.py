@@ -122,6 +122,14 @@ async def test_a_caller_whose_time_is_over_gets_a_receipt(
     assert isinstance(one.receipt.error.__cause__, Timeout) and one.receipt.error.__cause__.stage == "queue"
 
 
+def test_a_late_receipt_does_not_replace_the_answer_of_the_caller() -> None:
+    one = prepared(ALL)
+    one.time_out(unsent=True, reason=None)
+    answer = one.receipt
+    one.end(one.not_sent_receipt(ConnectionLost("the connection ended later")))
+    assert one.receipt is answer
+
+
 def test_the_outage_is_the_reason_where_no_connection_could_be_had() -> None:
     one, outage = job(), ConnectionLost("refused")
     one.time_out(unsent=True, reason=outage)

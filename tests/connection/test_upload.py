@@ -54,6 +54,7 @@ from tests.lab import (
     mail,
     mute,
     pool_of,
+    sampled,
     speaking,
     until,
     until_cut,
@@ -282,8 +283,8 @@ async def test_progress_is_told_of_every_slice(awaited: bool, answer: Any, tmp_p
     assert {total for _, total in progress.told} == {size}
     assert sent[-1] == size
     assert sent == sorted(set(sent))
-    assert max(after - before for before, after in itertools.pairwise([0, *sent])) <= 65536
-    assert len(sent) >= size // 65536
+    assert max(after - before for before, after in itertools.pairwise([0, *sent])) <= 131072
+    assert len(sent) >= size // 131072
 
 
 @pytest.mark.parametrize("kind", EVERY)
@@ -518,10 +519,18 @@ MANNERS = pytest.mark.parametrize("manner", CancelManner)
 MOMENTS = pytest.mark.parametrize("moment", CancelMoment)
 
 
-@pytest.mark.parametrize("kind", ["path", "file", "generator", "async generator", "async iterator"])
-@pytest.mark.parametrize("chunking", ["never", "always"])
-@MANNERS
-@MOMENTS
+@pytest.mark.parametrize(
+    ("kind", "chunking", "manner", "moment"),
+    sampled(
+        itertools.product(
+            ("path", "file", "generator", "async generator", "async iterator"),
+            ("never", "always"),
+            CancelManner,
+            CancelMoment,
+        ),
+        3,
+    ),
+)
 @every_loop
 async def test_an_upload_cancelled_at_any_await(
     manner: CancelManner, moment: CancelMoment, chunking: Chunking, kind: str, tmp_path: Path
@@ -851,8 +860,8 @@ def as_object(attachment: bytes) -> EmailMessage:
 #: 50 MiB in every form; all of it goes the way that `send_all` goes.
 MUCH_FROM: dict[str, Callable[[Path], Any]] = {
     "file": lambda folder: with_file(1, path_of(random_octets(MUCH), folder)),
-    "iterator": lambda folder: with_file(1, iter([random_octets(1 << 20)] * 50)),
-    "async": lambda folder: with_file(1, Awaited([random_octets(1 << 20)] * 50)),
+    "iterator": lambda folder: with_file(1, iter([random_octets(1 << 20)] * (MUCH >> 20))),
+    "async": lambda folder: with_file(1, Awaited([random_octets(1 << 20)] * (MUCH >> 20))),
     "whole file": lambda folder: Raw(path_of(WHOLE + b"Hello\n" * (MUCH // 6), folder)),
     "bytes": lambda folder: Raw(WHOLE + b"Hello\r\n" * (MUCH // 7)),
     "attached bytes": lambda folder: with_file(1, random_octets(MUCH)),
@@ -870,12 +879,12 @@ async def test_the_event_loop_is_not_held_up(source: str, tmp_path: Path) -> Non
         async with Lateness() as lateness:
             async for _, receipt in client.send_all([message]):
                 assert receipt.error is None
-    found = sorted(lateness.found)
-    assert len(found) > 10
+    worked = sorted(lateness.worked)
+    assert len(worked) > 10
     assert server.octets > MUCH * 0.99
     # All but a few; and what is in memory as bytes is copied at once, to mend its line ends.
-    assert found[len(found) * 95 // 100] < 0.05
-    assert found[-1] < 1.0
+    assert worked[len(worked) * 95 // 100] < 0.05
+    assert worked[-1] < 1.0
 
 
 @pytest.mark.parametrize("source", ["file", "bytes", "attached bytes", "text", "object"])
@@ -891,7 +900,7 @@ async def test_a_thread_does_not_keep_the_event_loop_waiting(source: str, tmp_pa
 
     async with SwallowingServer() as server, client_of(server, pool=one_connection) as client:
         await client.send(mail(0))
-        assert await longest_work(measured) < 0.03
+        assert await longest_work(measured) < 0.045
 
 
 class SwallowingServer:

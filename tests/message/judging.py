@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import email
 import email.policy
-import os
+import functools
 import re
 from collections.abc import Callable
 from email.message import Message as OldMessage
 from typing import Any, NamedTuple
-
-from hypothesis import settings
 
 from smtp_async.errors import SMTPError
 from smtp_async.mail.coerce import PendingMail, Raw, to_mail
@@ -21,7 +19,7 @@ from smtp_async.model.content import Content, Mail
 
 from . import readers
 
-__all__ = ["ABLE", "DRAWN", "ENTRIES", "PATHS", "Able", "Judged", "check_wire", "envelope_of", "judge"]
+__all__ = ["ABLE", "ENTRIES", "PATHS", "Able", "Judged", "check_wire", "envelope_of", "judge"]
 
 
 class Able(NamedTuple):
@@ -30,9 +28,6 @@ class Able(NamedTuple):
     eightbit: bool
     utf8: bool
 
-
-#: The suite draws the same mail in every run, so that it fails only after a change; `tests.fuzz` draws other mail.
-DRAWN = settings(max_examples=60, derandomize="SMTP_ASYNC_FUZZ" not in os.environ)
 
 ABLE = {"nothing": Able(False, False), "8bit": Able(True, False), "utf8": Able(True, True)}
 
@@ -147,8 +142,9 @@ def _named_by_ascii(address: Address) -> str:
     return str(address) if address.needs_utf8 else address.wire(utf8=False).decode()
 
 
+@functools.lru_cache(maxsize=100)
 def said(data: bytes) -> dict[str, dict[str, Any]]:
-    """What each reader reads."""
+    """What each reader reads; many ways in lead to the same octets."""
     return {"rfc": readers.by_rfc(data), "stdlib": readers.by_stdlib(data)}
 
 

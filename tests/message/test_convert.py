@@ -10,7 +10,7 @@ from email.mime.text import MIMEText
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from smtp_async.errors import InvalidHeader, SMTPError
@@ -414,7 +414,6 @@ def test_injection_by_encoded_words_is_not_imported():
         Message.from_email_message(old)
 
 
-@settings(max_examples=200)
 @given(st.binary(max_size=300), st.sampled_from([b"", b"From: a@x\r\nTo: b@x\r\nSubject: "]))
 def test_any_octets_import_or_are_refused(data, before):
     try:

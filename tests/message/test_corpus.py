@@ -5,14 +5,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from smtp_async import PoolLimits
-from tests.lab import client_of, gathered
+from tests.lab import THOROUGH, client_of, gathered
 from tests.servers import dovecot_reader
 from tests.servers.dovecot import Dovecot
 
 from .corpus import HARD, LETTERS, OTHERS, Letter, Seen, by_stdlib, expected, generated, seen_file
 from .reading import check_wire_form
 
-GENERATED = 320
+GENERATED = 320 if THOROUGH else 60
 BLOCK = 20
 
 
@@ -40,7 +40,7 @@ def test_the_standard_library_reads_generated_ones(start: int, eightbit: bool) -
 
 def test_generated_letters_differ() -> None:
     letters = [generated(number) for number in range(GENERATED)]
-    assert len({repr(letter[1:]) for letter in letters}) >= 300
+    assert len({repr(letter[1:]) for letter in letters}) >= GENERATED * 0.9
 
 
 @given(LETTERS, st.booleans())

@@ -75,7 +75,7 @@ def test_a_modern_message():
         assert content.eightbit is eightbit
         assert not content.utf8
         assert b"hidden" not in data
-        assert b"bcc" not in data.lower()
+        assert b"\r\nbcc:" not in data.lower()
         found = parsed(data)
         assert found["Subject"] == "Grüße"
         assert text_of(found.get_body(("plain",))) == "Grüße\n.\n"

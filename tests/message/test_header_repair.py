@@ -309,7 +309,7 @@ def test_time_is_linear(name, before):
         '"ü\\"',
     ]
     for pattern in patterns:
-        value = (before + pattern * (100_000 // len(pattern))).encode()
+        value = (before + pattern * (40_000 // len(pattern))).encode()
         one = Field(name.decode().lower(), name + b": " + value + b"\r\n")
         begun = time.process_time()
         try:

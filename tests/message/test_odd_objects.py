@@ -10,7 +10,8 @@ import asyncio
 import datetime
 import re
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
+from itertools import product
 from typing import Any
 
 import pytest
@@ -22,10 +23,10 @@ from smtp_async.errors import InvalidHeader, SMTPError
 from smtp_async.message import Message
 from smtp_async.spool import serialize
 from smtp_async.testing import MemorySpool, RecordingSink, ServerThread
-from tests.lab import client_of, speaking
+from tests.lab import client_of, sampled, speaking
 
 from . import readers
-from .judging import ABLE, DRAWN, ENTRIES, check_wire, envelope_of, judge, said
+from .judging import ABLE, ENTRIES, check_wire, envelope_of, judge, said
 from .odd_objects import (
     ANN,
     BASES,
@@ -42,11 +43,18 @@ from .odd_objects import (
 
 #: Seconds that one entry may take for one object on a loaded machine.
 PATIENCE = 4.0
-BLOCK = 40
-BLOCKS = [OBJECTS[start : start + BLOCK] for start in range(0, len(OBJECTS), BLOCK)]
 INJECTED = re.compile(rb"^x-injected", re.I | re.M)
 
-in_blocks = pytest.mark.parametrize("odds", BLOCKS, ids=[odds[0].name for odds in BLOCKS])
+
+BLOCKS = [OBJECTS[start : start + 40] for start in range(0, len(OBJECTS), 40)]
+
+
+def in_blocks(*others: Iterable[str], step: int = 1) -> list[Any]:
+    """Return cases of 40 objects with one of each of the others; of those with some objects every `step`-th."""
+    return [
+        pytest.param(odds, *chosen, id="-".join((odds[0].name, *chosen)))
+        for odds, chosen in sampled(product(BLOCKS, product(*others)), step)
+    ]
 
 
 def test_there_are_enough_and_no_two_have_one_name() -> None:
@@ -94,15 +102,12 @@ def of_all(odds: list[Odd], check: Callable[[Odd], None]) -> None:
     assert wrong == []
 
 
-@pytest.mark.parametrize("able", ABLE)
-@pytest.mark.parametrize("entry", ENTRIES)
-@in_blocks
+@pytest.mark.parametrize(("odds", "entry", "able"), in_blocks(ENTRIES, ABLE, step=5))
 def test_an_object_is_refused_or_leaves_as_what_it_is(odds: list[Odd], entry: str, able: str) -> None:
     of_all(odds, lambda odd: check_object(odd, entry, able))
 
 
-@pytest.mark.parametrize("entry", ENTRIES)
-@in_blocks
+@pytest.mark.parametrize(("odds", "entry"), in_blocks(ENTRIES))
 def test_an_object_goes_to_whom_it_names(odds: list[Odd], entry: str) -> None:
     of_all(odds, lambda odd: check_envelope(odd, entry))
 
@@ -163,8 +168,7 @@ async def of_all_by(odds: list[Odd], door: Callable[[Any], Awaitable[object]]) -
     return wrong
 
 
-@pytest.mark.parametrize("door", DOORS)
-@in_blocks
+@pytest.mark.parametrize(("odds", "door"), in_blocks(DOORS, step=5))
 async def test_nothing_but_our_errors_comes_out_of_a_client(odds: list[Odd], door: str) -> None:
     async with speaking() as server, client_of(server, pool=PoolLimits(max_connections=1)) as client:
         assert await of_all_by(odds, lambda message: DOORS[door](client, message)) == []
@@ -178,7 +182,7 @@ async def test_nothing_but_our_errors_comes_out_of_a_client(odds: list[Odd], doo
             assert INJECTED.search(received.data) is None
 
 
-@in_blocks
+@pytest.mark.parametrize("odds", in_blocks())
 async def test_nothing_but_our_errors_comes_out_of_a_session(odds: list[Odd]) -> None:
     async with speaking() as server, client_of(server) as client, client.session() as session:
         await session.connect()
@@ -252,7 +256,6 @@ def objects(draw: st.DrawFn) -> Callable[[], Any]:
     return lambda: with_content(payload, kind, encoding, modern=modern)
 
 
-@DRAWN
 @given(objects(), st.sampled_from(sorted(ENTRIES)), st.sampled_from(sorted(ABLE)))
 def test_any_object_is_refused_or_leaves_in_the_right_form(
     make: Callable[[], Any], entry: str, able: str
@@ -263,7 +266,6 @@ def test_any_object_is_refused_or_leaves_in_the_right_form(
         assert INJECTED.search(data.partition(b"\r\n\r\n")[0]) is None
 
 
-@DRAWN
 @given(
     st.sampled_from(sorted(BASES)),
     st.text(st.characters(codec="utf-8", exclude_categories=("Cc", "Zl", "Zp")), max_size=120),

@@ -140,7 +140,7 @@ def test_a_name_that_was_seen_costs_little():
     started = time.process_time()
     for _ in range(2000):
         domain_forms("grüße.example")
-    assert time.process_time() - started < 0.1
+    assert time.process_time() - started < 0.3
 
 
 class TestHelloName:

@@ -141,10 +141,10 @@ def test_any_text_is_read_or_refused(text: str) -> None:
 
 @pytest.mark.parametrize("text", ['"' * 1000, "(" * 1000, "\\" * 1000, '"\\' * 500, "a." * 500, "<" * 1000])
 def test_no_text_takes_long(text: str) -> None:
-    begun = time.monotonic()
+    begun = time.process_time()
     for tail in ("", "@", "@x.test", ">"):
         try:
             read(text + tail)
         except InvalidAddress:
             continue
-    assert time.monotonic() - begun < 1.0
+    assert time.process_time() - begun < 1.0

@@ -6,7 +6,7 @@ import pickle
 import time
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from smtp_async.errors import ConnectionLost, MessageRefused, NotSent, OutcomeUnknown, SMTPError
@@ -90,7 +90,6 @@ def queue_id(text, outcome=Outcome.ACCEPTED, code=250):
     return verdict(outcome, code, text).queue_id
 
 
-@settings(deadline=None)
 @given(WORD)
 def test_postfix_names_its_queue_file(name):
     assert queue_id(f"2.0.0 Ok: queued as {name}") == name
@@ -98,26 +97,22 @@ def test_postfix_names_its_queue_file(name):
     assert queue_id(f"2.0.0 {name} Message accepted for delivery, queued as {name}.") == name
 
 
-@settings(deadline=None)
 @given(WORD, WORD, st.integers(0, 99))
 def test_exim_names_its_message(first, second, number):
     assert queue_id(f"OK id={first}-{second}-{number:02}") == f"{first}-{second}-{number:02}"
 
 
-@settings(deadline=None)
 @given(st.integers(1, 2**31), st.integers(1, 99999))
 def test_qmail_names_its_process(now, process):
     assert queue_id(f"ok {now} qp {process}") == str(process)
 
 
-@settings(deadline=None)
 @given(st.integers(1, 2**31), WORD, st.integers(1, 10**9))
 def test_gmail_names_its_session(now, name, number):
     token = f"{name}-{number}.12"
     assert queue_id(f"2.0.0 OK  {now} {token} - gsmtp") == token
 
 
-@settings(deadline=None)
 @given(WORD)
 def test_exchange_names_the_message(name):
     place = "[InternalId=17596481560629, Hostname=AM6PR05MB5159.eurprd05.prod.outlook.com]"
@@ -151,7 +146,6 @@ def test_only_an_accepted_message_has_a_queue_id():
     assert verdict(Outcome.ACCEPTED).queue_id is None
 
 
-@settings(deadline=None)
 @given(st.text(max_size=200))
 def test_any_text_may_be_asked(text):
     found = queue_id(text.replace("\udc00", ""))
@@ -164,7 +158,7 @@ def test_the_search_is_linear(unit):
     hostile = Verdict(ANN, Outcome.ACCEPTED, Reply(250, (line,) * 31))
     began = time.process_time()
     assert hostile.queue_id is None or unit in {"id=", "queued as ", "qp 1"}
-    assert time.process_time() - began < 0.25
+    assert time.process_time() - began < 1.5
 
 
 # --- raising ---
@@ -227,7 +221,6 @@ def test_a_raised_error_pickles_with_its_receipt():
     assert twin.receipt.outcome is Outcome.UNKNOWN
 
 
-@settings(deadline=None)
 @given(st.lists(st.sampled_from(SINGLE), max_size=4), st.integers(0, 10**9))
 def test_receipts_pickle_and_copy(outcomes, octets):
     whole = receipt(*outcomes, reply=Reply(250, (b"\xff",)), message_id="<1@example.com>", bytes_sent=octets)

@@ -3,7 +3,7 @@
 import pickle
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from smtp_async.errors import CommandRefused
@@ -125,7 +125,6 @@ def test_a_hostile_reply_is_one_printable_line_of_at_most_1_kib(answer):
         assert len(line.encode()) <= 1024
 
 
-@settings(deadline=None)
 @given(st.text(), st.integers(1, 50))
 def test_any_text_is_shown_on_one_bounded_line(text, limit):
     shown = printable(text, limit)

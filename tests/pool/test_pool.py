@@ -367,12 +367,15 @@ class TestFailedDials:
             results = await gathered(client.send(mail(2)), client.send(mail(3)))
             assert loop.time() - before >= 0.2 * 0.9
             assert [type(result).__name__ for result in results] == ["Receipt", "Receipt"]
-            # A success forgets the failures.
-            await server.act(close())
-            await until(lambda: client.statistics().open == 0)
-            before = loop.time()
-            await client.send(mail(4))
-            assert loop.time() - before < 0.1
+            # A success forgets the failures; one of three dials has a moment in which the machine is not busy.
+            took = []
+            for n in range(4, 7):
+                await server.act(close())
+                await until(lambda: client.statistics().open == 0)
+                before = loop.time()
+                await client.send(mail(n))
+                took.append(loop.time() - before)
+            assert min(took) < 0.1
 
     async def test_dials_that_fail_together_count_once(self) -> None:
         async with speaking() as server, client_of(server, pool=PoolLimits(max_connections=10)) as client:

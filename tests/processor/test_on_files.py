@@ -96,7 +96,7 @@ async def test_bcc_is_on_the_wire_in_the_envelope_only(path: Path) -> None:
         *("bob@example.org", "eve@example.net", "mallory@example.net", "user1@example.org")
     ]
     for received in server.messages:
-        assert b"bcc" not in received.data.lower()
+        assert b"\r\nbcc:" not in received.data.lower()
         assert b"eve" not in received.data and b"mallory" not in received.data
 
 

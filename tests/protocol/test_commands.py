@@ -4,7 +4,7 @@ import inspect
 import time
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from smtp_async.errors import InvalidAddress, InvalidArgument, UsageError
@@ -78,7 +78,6 @@ def test_constants_are_one_line_each():
         assert line.count(b"\r") == line.count(b"\n") == 1
 
 
-@settings(deadline=None)
 @given(st.sampled_from(sorted(DOORS)), ANY_TEXT)
 def test_any_argument_makes_one_line_or_none(door, text):
     written(door, text)

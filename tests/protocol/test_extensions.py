@@ -6,7 +6,7 @@ import time
 from datetime import UTC, datetime
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from smtp_async.model.reply import Reply
@@ -132,6 +132,12 @@ def test_size(line, size):
         ([" AUTH PLAIN"], ("PLAIN",)),
         (["\tAUTH PLAIN", "AUTH=LOGIN"], ("PLAIN",)),
         (["AUTH="], ()),
+        (["X-EXPS GSSAPI NTLM LOGIN"], ("GSSAPI", "NTLM", "LOGIN")),
+        (["X-EXPS=LOGIN", "x-exps ntlm"], ("NTLM", "LOGIN")),
+        (["X-EXPS NTLM", "AUTH PLAIN"], ("PLAIN",)),
+        (["AUTH=PLAIN", "X-EXPS NTLM"], ("PLAIN",)),
+        (["X-EXPS NTLM", "AUTH"], ()),
+        (["X-EXPSX NTLM"], ()),
     ],
 )
 def test_mechanisms_come_in_the_servers_order_once_and_in_capitals(lines, mechanisms):
@@ -264,7 +270,6 @@ def test_repr_tells_the_offer():
 KEYWORDS = st.text("ABCXYZ019-", min_size=1, max_size=8).filter(lambda word: word[0] != "-")
 
 
-@settings(deadline=None)
 @given(st.dictionaries(KEYWORDS, st.text(max_size=10)), st.text(max_size=10))
 def test_an_offer_pickles_and_copies(keywords, domain):
     found = Extensions(keywords, domain=domain)
@@ -273,7 +278,6 @@ def test_an_offer_pickles_and_copies(keywords, domain):
         assert repr(twin) == repr(found)
 
 
-@settings(deadline=None)
 @given(
     st.lists(
         st.binary(max_size=30)

@@ -33,7 +33,7 @@ def test_by_default_nothing_is_wished_for():
     options = SendOptions()
     assert options.wishes == ()
     assert options.must_accept == {Kind.TO, Kind.CC}
-    assert (options.chunking, options.chunk_size) == ("auto", 65536)
+    assert (options.chunking, options.chunk_size) == ("auto", 131072)
     given = {name for name in ("split", "remove_bcc", "dsn_required") if getattr(options, name)}
     assert given == {"split", "remove_bcc", "dsn_required"}
     assert not (options.require_to or options.exact or options.close_source or options.require_tls)

@@ -5,7 +5,7 @@ import tracemalloc
 from collections.abc import Iterable
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from smtp_async.errors import ProtocolViolation, ReplyTooLong
@@ -323,7 +323,6 @@ def small() -> ReplyParser:
     return ReplyParser(max_line=24, max_lines=4, max_reply=60)
 
 
-@settings(deadline=None)
 @given(HOSTILE, st.lists(st.integers(0, 80), max_size=8))
 def test_any_bytes_give_the_same_however_they_are_cut(data, cuts):
     edges = [0, *sorted(min(cut, len(data)) for cut in cuts), len(data)]
@@ -333,7 +332,6 @@ def test_any_bytes_give_the_same_however_they_are_cut(data, cuts):
         assert outcome(cut, small()) == expected
 
 
-@settings(deadline=None)
 @given(HOSTILE)
 def test_any_bytes_give_replies_or_a_violation(data):
     parser = small()
@@ -349,7 +347,6 @@ def test_any_bytes_give_replies_or_a_violation(data):
     assert taken <= data.count(b"\n")
 
 
-@settings(deadline=None)
 @given(st.lists(HOSTILE | st.just(OFFER), max_size=4), st.booleans())
 def test_what_others_have_read_changes_nothing(pieces, masked):
     known: dict[bytes, Reply] = {}
@@ -364,7 +361,6 @@ def test_what_others_have_read_changes_nothing(pieces, masked):
         expected = found
 
 
-@settings(deadline=None)
 @given(
     st.lists(
         st.tuples(st.integers(200, 599), st.lists(st.binary(max_size=12), min_size=1, max_size=4)), max_size=6
@@ -383,7 +379,6 @@ def test_replies_written_by_the_rules_are_read_back(replies):
         assert outcome(pieces) == ([Reply(code, texts) for code, texts in cleaned], "empty")
 
 
-@settings(deadline=None)
 @given(
     st.integers(200, 599),
     st.sampled_from([b"", b"5.7.8", b"2.1.0 ", b"4.7.12 no", b"2.0.0x"]),

@@ -7,7 +7,7 @@ step nothing but those lines may tell the two apart.
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from smtp_async.errors import Interrupted, ProtocolViolation
@@ -185,7 +185,6 @@ _steps = st.lists(
 )
 
 
-@settings(max_examples=300)
 @given(
     offer=st.sampled_from([["PIPELINING"], ["PIPELINING", "CHUNKING"], ["PIPELINING", "CHUNKING"], ["SIZE"]]),
     lmtp=st.sampled_from([False, False, False, True]),

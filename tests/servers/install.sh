@@ -1,5 +1,5 @@
 #!/bin/bash
-# Installs the Debian packages of the mail servers, proxies and the token that the tests start for themselves.
+# Installs the Debian packages of the mail servers, proxies, shells and the token that the tests start for themselves.
 # Installing starts no daemon; where it may not install, it says why in one line and succeeds: those tests skip.
 set -eu
 
@@ -15,6 +15,8 @@ packages=(
     opendkim # verifies signatures; its daemon is not started
     postgresql pgbouncer # the spool of many machines
     chromium # looks at the web pages
+    git-email libmailtools-perl php-cli # call sendmail
+    zsh fish groff-base # complete command lines, and format manual pages
 )
 export DEBIAN_FRONTEND=noninteractive
 

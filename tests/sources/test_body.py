@@ -434,7 +434,7 @@ async def opened_and(body, work):
 @pytest.mark.parametrize("moment", CancelMoment)
 @pytest.mark.parametrize("way", WAYS)
 async def test_cancelled_at_any_await_everything_is_closed(tmp_path, way, moment, manner):
-    data = DATA[:700_000]
+    data = DATA[:200_000]
     path = path_of(data, tmp_path)
     before = open_files()
     streams: list[io.IOBase] = []

@@ -2,6 +2,7 @@
 
 import pytest
 
+from smtp_async import Message
 from smtp_async.testing.records import ConnectionLogs, ReceivedLine, ReceivedMessage
 
 
@@ -10,6 +11,31 @@ def test_a_message_is_parsed_once_and_its_subject_decoded() -> None:
     assert one.subject == "Grüße" and one.parsed is one.parsed
     assert one.parsed.get_content() == "line\n"
     assert ReceivedMessage("", [], b"\r\nx\r\n").subject == ""
+
+
+def test_texts_links_and_attachments_of_a_message() -> None:
+    message = Message(
+        sender="a@x.test",
+        to="b@x.test",
+        text="Grüße: see https://x.test/text?a=1&b=2. Or (https://x.test/html).",
+        html="<a class=b href='https://x.test/html'>x</a><A HREF=\"/path?a&amp;b\"><img src='cid:logo@x'></A>",
+    )
+    message.attach(b"data", filename="größe.pdf")
+    message.attach(b"png", filename="logo.png", cid="logo@x")
+    one = ReceivedMessage("a@x.test", ["b@x.test"], message.as_bytes())
+    assert one.text.startswith("Grüße: see") and one.html.startswith("<a class=b")
+    assert one.links == ["https://x.test/html", "/path?a&b", "https://x.test/text?a=1&b=2"]
+    [attachment] = one.attachments
+    assert (attachment.filename, attachment.content_type, attachment.data) == (
+        "größe.pdf",
+        "application/pdf",
+        b"data",
+    )
+
+
+def test_a_message_without_texts_has_empty_ones() -> None:
+    one = ReceivedMessage("", [], b"Content-Type: application/pdf\r\n\r\nx\r\n")
+    assert (one.text, one.html, one.links) == ("", "", []) and len(one.attachments) == 1
 
 
 @pytest.mark.parametrize(

@@ -194,7 +194,7 @@ async def test_a_large_body_does_not_hold_up_the_event_loop(greeted):
         return lateness
 
     async with ScriptedServer() as server, greeted(server) as client:
-        assert await longest_work(measured) < 0.05
+        assert await longest_work(measured) < 0.15
         assert [message.data == body for message in server.messages] == [True] * 3
 
 

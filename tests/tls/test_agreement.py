@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import pytest
 from cryptography import x509
 from cryptography.x509.oid import ExtendedKeyUsageOID
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from smtp_async.tls import ChainProblem, TLSOptions, TrustOptions, make_context
@@ -186,7 +186,6 @@ def compare(drawn: Drawn) -> None:
 
 
 @pytest.mark.timeout(180)
-@settings(max_examples=300, deadline=None, suppress_health_check=list(HealthCheck))
 @given(chains())
 def test_openssl_and_this_library_agree(drawn: Drawn) -> None:
     compare(drawn)

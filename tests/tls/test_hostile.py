@@ -109,7 +109,7 @@ def test_a_hostile_chain_is_refused_cheaply(chains: dict[str, tuple[bytes, ...]]
     found = judged(chains[name])
     took = time.process_time() - began
     assert found.counted & HOSTILE[name][1], found
-    assert took < 0.1
+    assert took < 0.5
 
 
 @pytest.mark.parametrize("name", HOSTILE)

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from cryptography import x509
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from smtp_async.testing import CancelManner, CancelMoment, cancellations
@@ -448,7 +448,6 @@ async def test_nothing_raises(monkeypatch) -> None:
     assert found.text.endswith("looking failed: RecursionError: deep")
 
 
-@settings(suppress_health_check=list(HealthCheck), max_examples=40)
 @given(st.binary(max_size=200), st.sampled_from(ASKING))
 def test_garbage_is_unknown(garbage: bytes, policy: RevocationPolicy) -> None:
     async def run() -> None:

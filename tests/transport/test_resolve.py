@@ -144,7 +144,7 @@ class TestTime:
             loop = asyncio.get_running_loop()
             began = loop.time()
             assert await Half().addresses("mail.example", AUTO) == ["127.0.0.1"]
-            assert loop.time() - began < 1
+            assert loop.time() - began < 5
 
         run(scenario())
 

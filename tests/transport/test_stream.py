@@ -364,6 +364,21 @@ def test_tls_with_a_proxy_carries_tls_with_the_server(run):
     run(scenario())
 
 
+async def test_a_reader_need_not_wait_for_the_transport_behind_abort():
+    """Under TLS the transport reports its end some iterations of the loop later."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        ended = asyncio.ensure_future(asyncio.to_thread(how_it_ends, listener))
+        stream = await dial("127.0.0.1", listener.getsockname()[1])
+        await stream.start_tls(CLIENT, "localhost")
+        assert await read_exactly(stream, 4) == b"220 "
+        reader = asyncio.create_task(stream.read())
+        await turns()
+        stream.abort()
+        await asyncio.sleep(0)
+        assert reader.done() and reader.result() == b""
+        await ended
+
+
 def test_idle_costs_little(run):
     async def scenario():
         pairs = [socket.socketpair() for _ in range(100)]

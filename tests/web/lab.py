@@ -1,5 +1,6 @@
 """What the tests of both pages share: a client of a program without a socket, and a real Chromium."""
 
+import base64
 import contextlib
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -79,9 +80,11 @@ async def chromium() -> AsyncIterator[Browser]:
 
 
 async def take_picture(page: Page, name: str) -> None:
-    """Leave a picture of the page for people."""
+    """Leave a picture of the page for people, as WebP, which Playwright's own method does not write."""
     PICTURES.mkdir(exist_ok=True)
-    await page.screenshot(path=PICTURES / f"{name}.png")
+    session = await page.context.new_cdp_session(page)
+    answer = await session.send("Page.captureScreenshot", {"format": "webp", "quality": 80})
+    (PICTURES / f"{name}.webp").write_bytes(base64.b64decode(answer["data"]))
 
 
 async def overflow_of(page: Page) -> int:

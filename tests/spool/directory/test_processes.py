@@ -6,7 +6,7 @@ from tests.torture.crowd import empty
 from tests.torture.template import Template
 
 #: `make torture` takes 20,000.
-MESSAGES = 3_000
+MESSAGES = 1_000
 
 
 async def test_eight_processes_drain_a_spool_while_four_fill_it(tmp_path: Path) -> None:

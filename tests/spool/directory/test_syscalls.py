@@ -98,7 +98,7 @@ def test_a_directory_that_cannot_be_used_is_refused(tmp_path: Path, kind: str) -
     before = len(os.listdir("/proc/self/fd")) if sys.platform == "linux" else 0
     with pytest.raises(FileError if kind in ("missing", "file") else SpoolUnsafe):
         open_directory(place, create=False)
-    assert sys.platform != "linux" or len(os.listdir("/proc/self/fd")) == before
+    assert sys.platform != "linux" or len(os.listdir("/proc/self/fd")) <= before
 
 
 def test_a_directory_may_be_renamed_while_it_is_open(calls: SystemCalls, path: Path) -> None:
@@ -128,7 +128,7 @@ def test_entries_are_listed_and_the_directory_is_closed(calls: SystemCalls, path
         entries = calls.entries("L2", "")
         next(entries)
         entries.close()  # type: ignore[attr-defined]  # a generator
-        assert len(os.listdir("/proc/self/fd")) == before
+        assert len(os.listdir("/proc/self/fd")) <= before
 
 
 def test_touching_a_directory_changes_its_mtime(calls: SystemCalls, path: Path) -> None:

@@ -34,9 +34,9 @@ STEPS = {
 DEATHS = {
     "produce": 8,
     "work": 30,
-    "hold": 20,
-    "keep": 20,
-    "claim": 20,
+    "hold": 12,
+    "keep": 12,
+    "claim": 12,
     "hand_back": 8,
     "operate": 6,
     "recover": 4,
@@ -98,7 +98,7 @@ async def test_workers_die_at_every_statement(template: Template, tmp_path: Path
 async def test_other_workers_die_at_every_statement(
     template: Template, tmp_path: Path, make_scene: Any, name: str, options: dict[str, Any]
 ) -> None:
-    account = await die_everywhere(template, tmp_path, make_scene, "work", 3, **options)
+    account = await die_everywhere(template, tmp_path, make_scene, "work", 2, **options)
     assert account.deaths >= DEATHS[name]
     if name == "hold":
         assert account.duplicates == 0

@@ -69,6 +69,6 @@ def test_it_never_fails(patterns: list[str], host: str) -> None:
 
 
 def test_many_wildcards_cost_no_time() -> None:
-    begun = time.perf_counter()
+    begun = time.process_time()
     assert not bypasses(("*a" * 500 + "b",), "a" * 5000)
-    assert time.perf_counter() - begun < 1
+    assert time.process_time() - begun < 1

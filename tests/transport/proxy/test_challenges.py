@@ -51,6 +51,6 @@ def test_likely_text_is_read_without_an_error(value: str) -> None:
 
 @pytest.mark.parametrize("unit", ["a", "a ", ",", "a=", 'a="', "a=\\", '"\\', "a=b", "a=b,", " "])
 def test_long_fields_cost_no_time(unit: str) -> None:
-    begun = time.perf_counter()
+    begun = time.process_time()
     parse_challenges(["Digest " + unit * (32_768 // len(unit))])
-    assert time.perf_counter() - begun < 1
+    assert time.process_time() - begun < 1

@@ -4,7 +4,7 @@ import re
 from html.parser import HTMLParser
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from smtp_async.web.catcher.html_view import MOST_INLINE, frame_policy, framed, refers_outside
@@ -120,7 +120,6 @@ MARKUP = st.lists(
 ).map("".join)
 
 
-@settings(max_examples=50)
 @given(st.one_of(MARKUP, st.text(max_size=200)))
 def test_any_text_is_framed(html):
     done = framed(html, [LOGO])

@@ -3,7 +3,7 @@
 from email.message import EmailMessage
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from smtp_async.web.catcher.parts import ReadMessage
@@ -103,7 +103,6 @@ VALUE = st.one_of(
 )
 
 
-@settings(max_examples=50)
 @given(st.lists(st.tuples(FIELD, VALUE), max_size=6), st.binary(max_size=200))
 def test_any_header_is_read(fields, body):
     head = "".join(f"{name}: {value}\r\n" for name, value in fields).encode("utf-8", "replace")
