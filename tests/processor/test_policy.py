@@ -139,6 +139,7 @@ TABLE: list[tuple[SMTPError, Scope, Fate]] = [
     (caused(NotSent("late"), Timeout("no reply", stage="MAIL")), MESSAGE, DEFER),
     (caused(NotSent("closed"), refused(ConnectionLost, "421 4.3.2 bye")), MESSAGE, DEFER),
     (caused(NotSent("closed"), refused(ConnectionLost, "421 4.7.0 rate")), HOST, DEFER),
+    (caused(NotSent("stopped by its source"), RecordInvalid("damaged")), MESSAGE, FAIL),
     (OutcomeUnknown("no reply"), MESSAGE, DEFER),
     # This side.
     (ExtensionMissing("SMTPUTF8"), MESSAGE, FAIL),
