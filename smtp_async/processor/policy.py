@@ -129,6 +129,11 @@ def _waited_in_vain(error: SMTPError) -> bool:
     return isinstance(error.__cause__, Timeout) and error.__cause__.stage == "queue"
 
 
+def _was_damaged(error: SMTPError) -> bool:
+    # A large message is checked while it is sent, so the error comes from the source of its body.
+    return isinstance(error.__cause__, RecordInvalid)
+
+
 def _lacks_resources(error: SMTPError) -> bool:
     # The file is intact, but this system is out of memory or descriptors, or its disk fails for the moment.
     return getattr(error, "errno", None) in _SHORTAGES
@@ -171,13 +176,14 @@ RULES: Final[tuple[Rule, ...]] = (
     Rule(QueueFull, _always, _HOST, _DEFER),
     Rule(NotSent, _waited_in_vain, _HOST, _DEFER),
     Rule(NotSent, _refuses_client, _HOST, _DEFER),
+    Rule(NotSent, _was_damaged, _MESSAGE, _FAIL),
     Rule(NotSent, _always, _MESSAGE, _DEFER),
     Rule(OutcomeUnknown, _always, _MESSAGE, _DEFER),
     Rule(FileError, _lacks_resources, _MESSAGE, _DEFER),
     Rule(FileError, _always, _MESSAGE, _FAIL),
     Rule(MissingHost, _always, _HOST, _DEFER),
     Rule(InvalidArgument, _always, _MESSAGE, _FAIL),
-    # The spool file is damaged.
+    # What the spool stored is damaged.
     Rule(RecordInvalid, _always, _MESSAGE, _FAIL),
     # The client is closed, or an extra is not installed: a fault of the program, not of the message.
     Rule(UsageError, _always, _HOST, _DEFER),

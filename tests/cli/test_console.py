@@ -9,7 +9,9 @@ import pytest
 
 from smtp_async.cli.exits import Exit
 from smtp_async.spool.directory.spool import DirectorySpool
+from smtp_async.spool.postgres.spool import PostgresSpool
 from tests.cli.test_catch import Running, ask
+from tests.spool.postgres.databases import new_schema
 
 RAW = b"From: ann@example.com\nTo: bob@example.org\nSubject: x\n\nHi\n"
 
@@ -52,6 +54,27 @@ def test_a_queue_on_a_page(spool):
         assert [one["id"] for one in ask(url, "api/jobs")["jobs"]] == [id]
         assert refused(lambda: change(url, "remove", id)) == 403
         assert running.stop() == (0, "")
+
+
+@pytest.mark.server
+@pytest.mark.timeout(60)
+def test_a_queue_in_a_database_on_a_page(postgres):
+    schema = new_schema()
+
+    async def fill():
+        async with PostgresSpool(postgres.url(), schema=schema) as spool:
+            await spool.create_schema()
+            return await spool.put(RAW)
+
+    id = asyncio.run(fill())
+    with Running(
+        "queue", "web", f"{postgres.url()}?schema={schema}", "--web", 0, "--allow-changes"
+    ) as running:
+        url = url_of(running)
+        assert [one["id"] for one in ask(url, "api/jobs")["jobs"]] == [id]
+        assert change(url, "hold", id)["done"] == [id]
+        assert ask(url, f"api/jobs/{id}")["state"] == "held"
+        assert running.stop()[0] == 0
 
 
 @pytest.mark.timeout(60)

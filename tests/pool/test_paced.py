@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from smtp_async import NotSent, Outcome, PoolLimits, RateLimits, Receipt, SMTPClient, Timeouts
-from smtp_async.errors import GreetingRefused, Interrupted, NotConnected, QueueFull
+from smtp_async.errors import ExtensionMissing, GreetingRefused, Interrupted, NotConnected, QueueFull
 from smtp_async.pool.paced import PacedPool
 from smtp_async.pool.pool import Pool
 from smtp_async.testing import CancelManner, ScriptedServer, cancellations, close, flush, reply
@@ -209,6 +209,21 @@ class TestSessions:
                 set_clock_forward(3601)
                 await sending
             assert subjects(server) == ["message 1", "message 2", "message 3"]
+
+    @every_settable_loop
+    async def test_the_place_of_a_message_that_a_session_cannot_send_is_free_after_its_window(self) -> None:
+        async with (
+            speaking(extensions=["PIPELINING"]) as server,
+            limited(server, RateLimits(messages_per_hour=1)) as client,
+        ):
+            async with client.session() as session:
+                await session.connect()
+                # It takes the place, and has no transaction that could give it back.
+                with pytest.raises(ExtensionMissing):
+                    await session.send(mail(1, to=["b\u00f6b@example.org"]))
+                set_clock_forward(3601)
+                await session.send(mail(2))
+            assert subjects(server) == ["message 2"]
 
     @pytest.mark.parametrize("manner", CancelManner)
     async def test_a_session_that_waits_can_be_cancelled_at_every_await(self, manner: CancelManner) -> None:

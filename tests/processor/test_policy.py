@@ -139,6 +139,7 @@ TABLE: list[tuple[SMTPError, Scope, Fate]] = [
     (caused(NotSent("late"), Timeout("no reply", stage="MAIL")), MESSAGE, DEFER),
     (caused(NotSent("closed"), refused(ConnectionLost, "421 4.3.2 bye")), MESSAGE, DEFER),
     (caused(NotSent("closed"), refused(ConnectionLost, "421 4.7.0 rate")), HOST, DEFER),
+    (caused(NotSent("stopped by its source"), RecordInvalid("damaged")), MESSAGE, FAIL),
     (OutcomeUnknown("no reply"), MESSAGE, DEFER),
     # This side.
     (ExtensionMissing("SMTPUTF8"), MESSAGE, FAIL),
@@ -279,6 +280,14 @@ def after(
     """Return what becomes of `entry` after an attempt with a receipt, or with these answers per recipient."""
     found = answers[0] if isinstance(answers[0], Receipt) else receipt_for(entry.pending, *answers)
     return judge_job(entry, found, replace(STEADY, **policy), now=now, on_unknown=on_unknown)
+
+
+@pytest.mark.parametrize("kind", [AuthenticationFailed, NotConnected])
+def test_no_reply_to_a_login_is_a_reason(kind: Any) -> None:
+    """A server may repeat the credentials in it, whatever class its refusal has."""
+    error = kind("no login", reply=reply("454 4.7.0 you said c2VjcmV0"), stage="AUTH")
+    found = judge_recipients(receipt_of(error, [ANN]), on_unknown="retry")
+    assert found[0].reason == "no login 454 4.7.0"
 
 
 def test_a_job_that_every_recipient_accepted_is_delivered() -> None:

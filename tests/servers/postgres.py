@@ -3,16 +3,22 @@
 The data are in memory where the machine has a file system there, so that a test does not wait for a disk.
 """
 
+import fcntl
 import os
+import shutil
 import subprocess
 import tempfile
 from pathlib import Path
+from typing import IO
 
 from tests.servers import machine
 from tests.servers.daemon import Daemon, new_directory
 from tests.servers.machine import listening
 
 MEMORY = Path("/dev/shm")
+PREFIX = "smtp-async-postgres-"
+#: A file in the directory of a server that its owner has locked, as long as it lives.
+OWNER = "owner"
 #: The connections that the tests of several processes may need.
 CONNECTIONS = 120
 
@@ -48,6 +54,18 @@ def as_server(command: list[str]) -> list[str]:
     return ["setpriv", "--reuid=postgres", "--regid=postgres", "--clear-groups", *command]
 
 
+def remove_abandoned(parent: Path) -> None:
+    """Removes what servers left behind whose owners were killed."""
+    for lock in parent.glob(f"{PREFIX}*/{OWNER}"):
+        try:
+            with lock.open("rb") as file:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                shutil.rmtree(lock.parent, ignore_errors=True)
+        except OSError:
+            # Its owner lives, or another session has just removed it.
+            continue
+
+
 class Postgres:
     """A running server, whose superuser needs no password.
 
@@ -62,9 +80,10 @@ class Postgres:
     user = "postgres"
     password = "canary-of-postgres"
 
-    def __init__(self, directory: Path, port: int) -> None:
+    def __init__(self, directory: Path, port: int, lock: IO[bytes]) -> None:
         self.directory = directory
         self.port = port
+        self._lock = lock
         self._daemon: Daemon | None = None
 
     @classmethod
@@ -72,8 +91,11 @@ class Postgres:
         """Starts one; skips the calling test where that cannot be. A benchmark wants the data on a disk."""
         binaries = programs()
         parent = MEMORY if in_memory and os.access(MEMORY, os.W_OK) else None
-        directory = Path(tempfile.mkdtemp(prefix="smtp-async-postgres-", dir=parent))
+        remove_abandoned(parent or Path(tempfile.gettempdir()))
+        directory = Path(tempfile.mkdtemp(prefix=PREFIX, dir=parent))
         directory.chmod(0o755)
+        lock = (directory / OWNER).open("wb")
+        fcntl.flock(lock, fcntl.LOCK_EX)
         data = directory / "data"
         data.mkdir(mode=0o700)
         if os.geteuid() == 0:
@@ -94,7 +116,7 @@ class Postgres:
         access = "host all postgres 127.0.0.1/32 trust\nhost all all 127.0.0.1/32 scram-sha-256\n"
         (data / "pg_hba.conf").write_text(access)
         with machine.reserved_ports(1) as (port,):
-            server = cls(directory, port)
+            server = cls(directory, port, lock)
             server._run()
         return server
 
@@ -156,6 +178,7 @@ class Postgres:
         if self._daemon is not None:
             self._daemon.stop()
         subprocess.run(["rm", "-rf", self.directory], check=True)
+        self._lock.close()
 
 
 class PgBouncer:

@@ -1,5 +1,6 @@
 """The servers do what their modules say: shown with the standard library's client, before ours is tried."""
 
+import fcntl
 import os
 import signal
 import smtplib
@@ -20,6 +21,7 @@ from tests.servers.exim import Exim
 from tests.servers.machine import HOST, listening, program, require_root, reserved_ports, wait_until
 from tests.servers.pki import Leaf, Pki
 from tests.servers.postfix import Postfix
+from tests.servers.postgres import OWNER, PREFIX, remove_abandoned
 from tests.servers.sink import Sink, smtp_source
 
 pytestmark = pytest.mark.server
@@ -353,3 +355,17 @@ class TestMachine:
             lambda: not Path(directory).exists(), timeout=10, what=lambda: f"{directory} is still there"
         )
         assert not listening(int(port))
+
+
+def test_only_what_a_killed_session_left_behind_is_removed(tmp_path: Path) -> None:
+    left, used, starting = (tmp_path / f"{PREFIX}{name}" for name in ("left", "used", "starting"))
+    for directory in (left, used, starting):
+        (directory / "data").mkdir(parents=True)
+    for directory in (left, used):
+        (directory / OWNER).touch()
+    with (used / OWNER).open("wb") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        remove_abandoned(tmp_path)
+        assert {*tmp_path.iterdir()} == {used, starting}
+    remove_abandoned(tmp_path)
+    assert {*tmp_path.iterdir()} == {starting}

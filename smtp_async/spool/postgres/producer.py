@@ -51,6 +51,7 @@ class Producer:
         hints: Hints,
         retention: Callable[[], float],
     ) -> None:
+        self._calls = calls
         self._lane = lane
         self._sql = statements
         self._hints = hints
@@ -104,13 +105,17 @@ class Producer:
             errors = await self._insert_one_by_one(distinct)
         self._hints.wake()
         if self._hints.may_notify():
-            # After the commit: the messages are stored, whatever becomes of it.
-            with suppress(SMTPError):
-                await self._lane.run(
-                    lambda connection: connection.execute(self._sql.notify, self._sql.channel),
-                    doing="a notification cannot be sent",
-                )
+            # The callers do not wait for it, because the messages are stored, whatever becomes of it.
+            self._calls.start(self._notify())
         return [errors.get(job.id, job.id) for job in jobs]
+
+    async def _notify(self) -> None:
+        """Tell other processes that there are new jobs."""
+        with suppress(SMTPError):
+            await self._lane.run(
+                lambda connection: connection.execute(self._sql.notify, self._sql.channel),
+                doing="a notification cannot be sent",
+            )
 
     async def _insert(self, jobs: list[NewJob], patience: str) -> dict[str, Exception]:
         """Store jobs with one statement; return the errors of those that are not stored, by their ids."""

@@ -4,6 +4,7 @@ import pytest
 
 from smtp_async import QueueProcessor, Security, SMTPClient
 from smtp_async.errors import LeaseLost, RecordInvalid, SpoolError
+from smtp_async.spool.entry import State
 from smtp_async.testing import RecordingSink
 from smtp_async.testing.contracts import LATER, QUEUED, TEXT, receipt_for
 from tests.servers.postgres import Postgres
@@ -78,11 +79,11 @@ async def test_a_reason_of_any_characters_is_stored(spool) -> None:
 @pytest.mark.parametrize(
     "damage", ["overlay(body placing 'y' from 70000)", "substring(body for 70000)", "''"]
 )
-async def test_a_large_message_that_was_damaged_is_not_sent_whole(
+async def test_a_large_message_that_was_damaged_is_not_sent_whole_and_fails(
     postgres: Postgres, spool, damage: str
 ) -> None:
     body = TEXT + b"x" * 70 + b"\r\n" + (b"x" * 70 + b"\r\n") * 2000
-    await spool.put(body)
+    id = await spool.put(body)
     execute(postgres, f"update {schema_of(spool)}.jobs set body = {damage}")
     [lease] = await spool.claim()
     read = b""
@@ -97,4 +98,6 @@ async def test_a_large_message_that_was_damaged_is_not_sent_whole(
         await lease.release()
         report = await QueueProcessor(spool, client).run_once()
         assert sink.messages == []
-        assert [("digest" in one.reason) for one in report.deferred] == [True]
+        assert [one.id for one in report.failed] == [id] and "digest" in report.failed[0].reason
+        entry = await spool.get(id)
+        assert entry.state is State.FAILED and "digest" in entry.reason
