@@ -1,4 +1,4 @@
-"""The files that programs of the manual read: keys, certificates, stores."""
+"""The files that programs of the manual read: keys, certificates, stores, templates."""
 
 import shutil
 from pathlib import Path
@@ -35,5 +35,10 @@ def write_files(folder: Path) -> None:
     (folder / "ed25519.pem").write_bytes(key_pem(key("ed25519", 202)))
     shutil.copy(FILES / "ecdsa-2-plain.ppk", folder / "ann.ppk")
     of_putty = CertificateStore.load(folder / "ann.ppk").key()
+    templates = folder / "templates"
+    templates.mkdir()
+    (templates / "welcome.subject.txt").write_text("Welcome, {{ name }}")
+    (templates / "welcome.html").write_text('<h1>Welcome, {{ name }}</h1> <img src="logo.png">')
+    (templates / "logo.png").write_bytes(b"\x89PNG\r\n\x1a\n")
     chain = issue(of_putty, ANN, MIDDLE.x509.subject, MIDDLE_KEY)
     (folder / "chain.p7b").write_bytes(p7b(chain, MIDDLE, ROOT))
