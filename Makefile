@@ -8,8 +8,9 @@
 #   make check    lint, formatting, types and the layering of the package
 #   make fuzz     what takes minutes: every test of drawn examples, every short string at every split
 #   make thorough the suite with every case of its largest tables and 500 drawn examples for each test, an hour or two
-#   make torture  kill the spool and its processor for some minutes, and keep the books
-#   make soak     send for ten minutes while the disk fails now and then, and watch what the process holds
+#   make torture  kill the spool and its processor, take the power away, cut connections everywhere, and keep the books
+#   make mutants  change lines of the package one at a time, and see whether the tests notice
+#   make soak     send for 15 minutes while disk and database fail now and then, and watch what the process holds
 #   make bench    the benchmarks, each a ratio against a rival measured in the same run
 #   make docs     draw the manual's tables and man pages anew, try its programs, and build its site in build/site
 #   make pictures take the pictures of both web pages in docs/images anew
@@ -38,8 +39,8 @@ PYTHON ?= $(shell for python in python3.11 python3.15 python3.14 python3.13 pyth
 	$$python -c 'import sys, ensurepip, venv; sys.exit(sys.version_info < (3, 11))' 2>/dev/null \
 	&& echo $$python && break; done)
 
-.PHONY: demo test thorough pythons newest django check typecheck-user docs pictures dist fuzz torture soak bench venv \
-	servers help
+.PHONY: demo test thorough pythons newest django check typecheck-user docs pictures dist fuzz torture mutants soak bench \
+	venv servers help
 .DEFAULT_GOAL := demo
 
 demo: venv
@@ -95,9 +96,14 @@ help:
 fuzz: venv
 	@$(PY) -m tests.fuzz $(ARGS)
 
-torture: venv
+torture: venv servers
 	@$(PY) -m tests.torture $(ARGS)
 	@$(PY) -m tests.torture postgres $(ARGS)
+	@$(PY) -m tests.torture power $(ARGS)
+	@$(PY) -m tests.torture wire $(ARGS)
+
+mutants: venv servers
+	@$(PY) -m tests.mutants $(ARGS)
 
 soak: venv servers
 	@$(PY) -m tests.torture soak $(ARGS)

@@ -23,8 +23,8 @@ from benchmarks import idle, race, rivals
 from benchmarks.race import HERE, Answer, Goal, Process, Race, Run, Table, shown
 from benchmarks.sender import Task
 from smtp_async import TrustOptions
-from smtp_async.tls.chain import validate
-from smtp_async.tls.paths import Anchors, forget
+from smtp_async.tls.chain_validation import validate_chain
+from smtp_async.tls.paths import Anchors, forget_certificates
 from tests.servers.pki import Pki
 
 _FULL, _RESUMED, _RIVAL = "smtp_async, full handshake", "smtp_async, resumed", "aiosmtplib"
@@ -97,11 +97,11 @@ def _validation(count: int) -> tuple[Table, list[Goal]]:
     )
     chain = [ssl.PEM_cert_to_DER_cert(one.bytes().decode()) for one in leaf.cert_chain_pems]
     anchors = Anchors([ssl.PEM_cert_to_DER_cert(authority.cert_pem.bytes().decode())])
-    judge = partial(validate, chain, "localhost", trust=TrustOptions(), anchors=anchors)
+    judge = partial(validate_chain, chain, "localhost", trust=TrustOptions(), anchors=anchors)
     assert len(judge().path) == 3 and judge().verified
 
     def anew() -> None:
-        forget()
+        forget_certificates()
         judge()
 
     times = {"first": _median(anew, count), "again": _median(judge, count)}

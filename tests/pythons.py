@@ -27,7 +27,7 @@ DIFFERS = (
     *(f"tests/mail/test_{name}.py" for name in ("coerce", "raw", "signing")),
     *(
         f"tests/message/test_{name}.py"
-        for name in ("builder", "convert", "email_message", "foreign_mail", "headers")
+        for name in ("builder", "convert", "entity_from_email", "foreign_mail", "headers")
     ),
     *("tests/message/test_odd_mail.py", "tests/message/test_readback.py"),
     *(f"tests/test_{name}.py" for name in ("cancellation", "errors", "exports", "hooks")),

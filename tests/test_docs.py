@@ -50,6 +50,7 @@ from tests.lab import logging_restored
 from tests.manual_files import write_files
 from tests.oauth.server import AuthorizationServer
 from tests.spool.postgres.databases import execute, new_spool, schema_of
+from tests.test_parity import names_in
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
@@ -377,6 +378,33 @@ def test_page_one_of_the_tutorial_has_the_rule():
     tutorial = (DOCS / "tutorial.md").read_text(encoding="utf-8")
     page_one = tutorial.split("\n## ")[1]
     assert "smtplib" in page_one and "opposite" in page_one and "must_accept" in page_one
+
+
+# --- what guarantees.md says of threats -----------------------------------------------------------------------
+
+#: The number of rows under each letter.
+THREATS = {"A": 7, "B": 11, "C": 9, "D": 9, "E": 8, "F": 10, "G": 6, "H": 7, "I": 3}
+
+
+def rows_of_threats():
+    for line in (DOCS / "guarantees.md").read_text(encoding="utf-8").splitlines():
+        if match := re.match(r"\| ([A-I][0-9]+) \|", line):
+            yield match[1], [cell.strip() for cell in line.strip("|").split("|")]
+
+
+def test_every_threat_is_listed_once_and_in_order():
+    assert [row for row, _ in rows_of_threats()] == [
+        f"{letter}{number}" for letter, most in THREATS.items() for number in range(1, most + 1)
+    ]
+
+
+def test_every_threat_has_tests_that_are_collected():
+    for row, (_, threat, does, tests) in rows_of_threats():
+        nodes = re.findall("`([^`]+)`", tests)
+        assert threat and does and nodes, row
+        for node in nodes:
+            path, _, test = node.partition("::")
+            assert test in names_in(ROOT / path), node
 
 
 # --- what supported-smtp.md says of real servers -------------------------------------------------------------

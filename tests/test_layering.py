@@ -502,7 +502,10 @@ def test_a_rule_catches(tmp_path: Path, name: str, source: str) -> None:
         ),
         ("message/headers.py", "from datetime import datetime"),
         ("tls/revocation.py", "from ..transport import dial"),
-        ("mail/raw.py", "from ..message.foreign_mail import content_of\nfrom ..sources import Body"),
+        (
+            "mail/raw.py",
+            "from ..message.foreign_mail import mail_of_email_object\nfrom ..sources import Body",
+        ),
         (
             "connection/session.py",
             "from ..hooks import Hooks\nfrom ..protocol.machine import ClientProtocol",

@@ -197,6 +197,7 @@ async def test_a_refused_sender_does_not_change_other_outcomes(place: Place) -> 
     assert all(found[(f"good {n}.", f"sender{n}@example.com")] == 1 for n in range(8))
 
 
+@pytest.mark.timeout(60)
 async def test_200_messages_over_few_connections_are_accepted_once_each(place: Place) -> None:
     """Each is written behind the end of the one before it."""
     options: dict[str, Any] = {"pool": PoolLimits(max_connections=2, max_messages=None)}

@@ -345,7 +345,7 @@ class SendAll(Generic[M]):
             # It was pulled before the connection failed.
             self._end(item, item.not_sent_receipt(self._failure))
             return
-        item.offer = pool.extensions
+        item.server_offer = pool.extensions
         self._submit(item)
 
     def _submit(self, item: _BulkJob[M]) -> None:

@@ -232,7 +232,7 @@ class SMTPClient(Observed, ClientConstructors):
         except SMTPError:
             await UnsentSources(mail).aclose()
             raise
-        job.offer = pool.extensions
+        job.server_offer = pool.extensions
         if self._telemetry is not None:
             return await self._telemetry.send(job, drive.deliver(job))
         return await drive.deliver(job)
@@ -437,7 +437,7 @@ class SMTPClient(Observed, ClientConstructors):
         except SMTPError:
             await UnsentSources(mail).aclose()
             raise
-        job.pinned, job.offer = True, connection.extensions
+        job.pinned, job.server_offer = True, connection.extensions
         binding = self._binding
         assert binding is not None
         pool = binding.pool

@@ -60,7 +60,7 @@ class OneConnection:
         """
         if not self._connection.may_begin:
             raise NotConnected("this connection cannot carry another message")
-        self._connection.deliveries.offer(job)
+        self._connection.deliveries.begin_now(job)
 
     def cancel(self, job: SendJob) -> bool:
         """Withdraw `job`; return True if it will certainly not be sent."""

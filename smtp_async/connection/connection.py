@@ -7,7 +7,7 @@ early refusal is noticed at once. No other task reads.
 While no hook is registered, bytes are handled in the callback in which the event loop delivers them. The task is not
 woken for them; it sleeps on, and is woken for what must be awaited.
 
-Other tasks do three things: they offer a job to an idle connection (`Deliveries.offer`), write a large body
+Other tasks do three things: they offer a job to an idle connection (`Deliveries.begin_now`), write a large body
 (`Deliveries.write_body`), and cancel (`Deliveries.cancel`). A command outside transactions (VRFY, a late AUTH, QUIT) is
 run by the connection's task, too: `ask` hands it over and wakes the task.
 
@@ -385,7 +385,7 @@ class Connection:
             if transaction.suits(self.extensions):
                 self.owner.transaction_ended(job, receipt)
             else:
-                job.prepare_for(self.extensions)
+                job.demand_new_plan(self.extensions)
 
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         future.add_done_callback(answered)

@@ -59,7 +59,7 @@ class Owner(Protocol[C_contra]):
 
         Args:
             connection: the connection that was closed.
-            error: why; None after a polite end, and if `failed` was called.
+            error: why; None after a polite end, and if `connection_failed` was called.
         """
 
 
@@ -137,7 +137,7 @@ class Deliveries(Generic[C]):
 
     # --- beginning -------------------------------------------------------------------------------------------
 
-    def offer(self, job: SendJob) -> bool:
+    def begin_now(self, job: SendJob) -> bool:
         """Begin `job` now, if the connection `may_begin`.
 
         Returns:
@@ -158,7 +158,7 @@ class Deliveries(Generic[C]):
         if transaction is None or (
             transaction.extensions is not machine.extensions and not transaction.suits(machine.extensions)
         ):
-            job.prepare_for(machine.extensions)
+            job.demand_new_plan(machine.extensions)
             return False
         jobs = self.jobs
         stale = not jobs and channel.now() - channel.active_at > _STALE
@@ -219,7 +219,7 @@ class Deliveries(Generic[C]):
             dead: the connection has ended.
         """
         channel = self.channel
-        # Of jobs that go back to the head of the queue the oldest goes last, so that it is the first again.
+        # Each job that is tried again goes to the head of the queue: the newest first, so that they keep their order.
         for item in reversed(settled) if dead else settled:
             if isinstance(item, Exchange):
                 channel.last_reply = item.reply

@@ -32,7 +32,7 @@ from .route import Route, SharedResources
 __all__ = ["open_with_fallback"]
 
 
-class Opened(Protocol):
+class OpeningConnection(Protocol):
     """The connection that is opened: `route` becomes that of the server it is connected to."""
 
     route: Route
@@ -48,7 +48,7 @@ class Opened(Protocol):
         ...
 
 
-async def open_with_fallback(connection: Opened) -> None:
+async def open_with_fallback(connection: OpeningConnection) -> None:
     """Open the connection along its route, until mail can be sent.
 
     Raises:
@@ -74,7 +74,7 @@ async def open_with_fallback(connection: Opened) -> None:
             await _give_up(connection, error)
 
 
-async def _exchangers(connection: Opened) -> tuple[str, ...]:
+async def _exchangers(connection: OpeningConnection) -> tuple[str, ...]:
     channel, route = connection.channel, connection.route
     try:
         async with asyncio.timeout(channel.timeouts.connect):
@@ -94,7 +94,7 @@ def _next_may_help(channel: Channel, error: SMTPError) -> bool:
     return unreached and not isinstance(error, Interrupted)
 
 
-async def _give_up(connection: Opened, error: SMTPError) -> None:
+async def _give_up(connection: OpeningConnection, error: SMTPError) -> None:
     """Leave a mail exchanger, politely if it still listens (RFC 5321 section 3.1)."""
     channel = connection.channel
     if channel.machine.may_quit and channel.failure is None and not isinstance(error, ConnectionLost):
@@ -108,7 +108,7 @@ async def _give_up(connection: Opened, error: SMTPError) -> None:
         await channel.transcript.tell()
 
 
-async def _open(connection: Opened) -> None:
+async def _open(connection: OpeningConnection) -> None:
     channel, route = connection.channel, connection.route
     try:
         await open_channel(channel, route, connection.shared)

@@ -37,7 +37,7 @@ __all__ = ["BodyWriter", "SendJob", "DialledConnection", "CallerStep"]
 class CallerStep(Enum):
     """What a job's caller is to do next."""
 
-    #: Render and plan for `job.offer`.
+    #: Render and plan for `job.server_offer`.
     PREPARE = "prepare"
     #: Open the parts that are read while they are sent, because planning needs their sizes.
     OPEN = "open"
@@ -126,7 +126,7 @@ class SendJob:
         "heavy",
         "mail",
         "number",
-        "offer",
+        "server_offer",
         "options",
         "outlasts_outage",
         "pinned",
@@ -161,7 +161,7 @@ class SendJob:
         self.chunking = chunking
         self.heavy = heavy
         self.temp_dir = temp_dir
-        self.offer: Extensions | None = None
+        self.server_offer: Extensions | None = None
         self.transaction: Transaction | None = None
         self.body: Body | None = None
         self.connection: BodyWriter | None = None
@@ -191,7 +191,7 @@ class SendJob:
         Raises:
             SMTPError: it cannot be sent to this server; the receipt says that nothing was sent.
         """
-        offer = self.offer
+        offer = self.server_offer
         if offer is None or self.transaction is not None:
             return True
         try:
@@ -217,9 +217,9 @@ class SendJob:
             binary=offer.binarymime and offer.pipelining and self.options.chunking != "never",
         )
 
-    def prepare_for(self, offer: Extensions) -> None:
+    def demand_new_plan(self, offer: Extensions) -> None:
         """Have the caller prepare the message anew, for `offer`, because its present plan does not suit the server."""
-        self.offer = offer
+        self.server_offer = offer
         self.transaction = None
         # A connection may have carried it before, none does now.
         self.connection = None
@@ -227,7 +227,7 @@ class SendJob:
 
     async def open(self) -> None:
         """Render what is large, open the parts that are read while they are sent, and plan; raises as `prepare`."""
-        offer = self.offer
+        offer = self.server_offer
         assert offer is not None
         try:
             content = self._content
@@ -338,7 +338,7 @@ class SendJob:
 
     # --- the end of a transaction ----------------------------------------------------------------------------
 
-    def follow(self, receipt: Receipt) -> bool:
+    def plan_next_transaction(self, receipt: Receipt) -> bool:
         """Plan the next transaction if recipients are left for one; return whether it is planned.
 
         Args:

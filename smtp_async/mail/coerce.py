@@ -17,9 +17,9 @@ from ..message.builder import Message
 from ..message.foreign_mail import (
     BEFORE_HEADER,
     ForeignMail,
-    content_of,
-    content_of_crlf,
-    content_of_raw,
+    mail_of_bytes,
+    mail_of_crlf,
+    mail_of_email_object,
     raw_content,
 )
 from ..model.address import Address
@@ -67,7 +67,7 @@ def to_mail(
 ) -> Mail | PendingMail:
     """Return `message` as a `Mail`, or as a `PendingMail` where that needs waiting.
 
-    What is to be signed is such a `PendingMail`.
+    A message that is to be signed always gives a `PendingMail`.
 
     Args:
         message: a `Message`, an `email.message.Message`, a `Raw`, or a `Mail` of any other kind, which is returned
@@ -98,7 +98,7 @@ def to_mail(
     if hasattr(message, "raw_items") and hasattr(message, "get_payload"):
         if is_heavy(message):
             return _LargeObject(message, sender, recipients)
-        return _readdressed(content_of(message), sender, recipients)
+        return _readdressed(mail_of_email_object(message), sender, recipients)
     raise InvalidArgument(
         f"cannot send {type(message).__name__}: a Message or email.message.Message is needed"
     )
@@ -151,7 +151,7 @@ def _message_to_mail(
         )
     mail: Mail = message
     if options.exact and raw is not None:
-        mail = _Readdressed(content_of_raw(raw, exact=True), message.envelope())
+        mail = _Readdressed(mail_of_bytes(raw, exact=True), message.envelope())
     elif options.close_source and _text_streams(message):
         mail = _StreamClosingMessage(message)
     return _readdressed(mail, sender, recipients)
@@ -168,7 +168,7 @@ def _raw_to_mail(
     source, exact, remove_bcc = raw.source, options.exact, options.remove_bcc
     if isinstance(source, _BYTES) and len(source) <= LONG:
         if sender is None or recipients is None:
-            mail = content_of_raw(bytes(source), exact=exact, remove_bcc=remove_bcc)
+            mail = mail_of_bytes(bytes(source), exact=exact, remove_bcc=remove_bcc)
             return _readdressed(mail, sender, recipients)
         # The usual case of a bulk mailing: nothing of the header is needed for the envelope.
         content = raw_content(bytes(source), exact=exact, remove_bcc=remove_bcc)
@@ -278,7 +278,7 @@ class _Unread(PendingMail):
         if not isinstance(source, _BYTES):
             whole = Content((Source(source, encoding="identity", close=self._close),))
             source = await read_all(whole, close_streams=True)
-        return self._address(content_of_raw(bytes(source), exact=self._exact, remove_bcc=self._remove_bcc))
+        return self._address(mail_of_bytes(bytes(source), exact=self._exact, remove_bcc=self._remove_bcc))
 
 
 def _unchanged(source: bytes | bytearray | memoryview, exact: bool, remove_bcc: bool) -> ForeignMail | None:
@@ -290,7 +290,7 @@ def _unchanged(source: bytes | bytearray | memoryview, exact: bool, remove_bcc: 
     if end < 0 or (remove_bcc and b"bcc" in data[:end].lower()):
         return None
     surveyed = survey(data, crlf_only=True)
-    return None if surveyed is None else content_of_crlf(data, remove_bcc=remove_bcc, surveyed=surveyed)
+    return None if surveyed is None else mail_of_crlf(data, remove_bcc=remove_bcc, surveyed=surveyed)
 
 
 class _LargeObject(PendingMail):
@@ -309,7 +309,7 @@ class _LargeObject(PendingMail):
         self._recipients = recipients
 
     async def read(self, temp_dir: TempDir = None) -> Mail:
-        mail = await in_thread(partial(content_of, self._message))
+        mail = await in_thread(partial(mail_of_email_object, self._message))
         return _readdressed(mail, self._sender, self._recipients)
 
     async def read_whole(self) -> Mail:

@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Final, Self
 
 from ..errors import InvalidHeader
-from ..message.foreign_mail import ForeignMail, content_of_raw
+from ..message.foreign_mail import ForeignMail, mail_of_bytes
 from ..message.header_parser import EMPTY_LINE, LINE_END
 from ..model.address import Address
 from ..model.content import Content, Origin, Source
@@ -60,14 +60,14 @@ async def raw_mail(
         InvalidArgument: the source is not of a kind that can be read.
     """
     if isinstance(source, bytes | bytearray | memoryview):
-        return content_of_raw(bytes(source), exact=exact, remove_bcc=remove_bcc)
+        return mail_of_bytes(bytes(source), exact=exact, remove_bcc=remove_bcc)
     reader = reader_of(Source(source, encoding="identity", close=close))
     head = _Head()
     if isinstance(reader, AsyncReader):
         origin, scan = await _awaited(reader, head), None
     else:
         origin, scan = await _Survey(reader, head, limiter).run()
-    mail = content_of_raw(bytes(head.data), exact=exact, remove_bcc=remove_bcc)
+    mail = mail_of_bytes(bytes(head.data), exact=exact, remove_bcc=remove_bcc)
     if origin is None:
         return mail
     return RawMail(

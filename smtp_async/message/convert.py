@@ -24,8 +24,8 @@ from ..model.envelope import Kind, Recipient
 from ..model.octets import MAX_LINE, crlf
 from .attachment import Attachment
 from .dates import date_text
-from .email_message import entity_of_object
 from .entity import Entity, entity_of_octets
+from .entity_from_email import entity_of_email_object
 from .header_parser import MAILBOXES, Field, check_line_ends, mailboxes_in, without_leading
 from .header_repair import checked_tokens, cleaned
 from .headers import address_field, check_name, is_structured, message_id_text
@@ -83,7 +83,7 @@ _EIGHTBIT_AND_UTF8: Final = Capabilities(eightbit=True, utf8=True, binary=False)
 
 
 class MessageAttributes(Protocol):
-    """The attributes of a `Message` that conversion sets and reads; the class is in `builder.py`, of higher rank."""
+    """The attributes of a `Message` that conversion sets and reads; `builder.py` imports this module."""
 
     sender: Address | None
     authors: tuple[Address, ...]
@@ -128,7 +128,7 @@ def from_bytes(message: M, data: bytes) -> M:
 
 def from_email_message(message: M, source: OldMessage) -> M:
     """Fill an empty message from an `email.message` object and return it; see `Message.from_email_message`."""
-    entity = entity_of_object(source)
+    entity = entity_of_email_object(source)
     return _filled(message, entity, lambda: content_of_entity(entity, _EIGHTBIT_AND_UTF8).join())
 
 

@@ -1,14 +1,14 @@
 """Messages made by other software: `email.message.Message` objects, and whole messages as bytes.
 
 Strategy. Both become header fields in octets, from which one parser reads the envelope (`header_parser`). An
-`email.message` object is copied into an `Entity` (`email_message`) and rendered for what the server accepts
+`email.message` object is copied into an `Entity` (`entity_from_email`) and rendered for what the server accepts
 (`render_entity`); in a whole message only the line endings are changed.
 
 Bcc and Resent-Bcc are removed from the header of the outermost message, after the envelope was read from it. Whole
 messages are often sent by the thousand, with a given envelope: then the header is only searched for the names of these
 fields, and not parsed.
 
-Nothing here imports `email`: a caller that has an object of this package has imported it.
+Nothing here imports `email`: a caller that has an `email.message` object has imported that package.
 """
 
 from __future__ import annotations
@@ -37,7 +37,14 @@ from .header_parser import (
 if TYPE_CHECKING:
     from email.message import Message as EmailMessage
 
-__all__ = ["BEFORE_HEADER", "ForeignMail", "content_of", "content_of_crlf", "content_of_raw", "raw_content"]
+__all__ = [
+    "BEFORE_HEADER",
+    "ForeignMail",
+    "mail_of_email_object",
+    "mail_of_crlf",
+    "mail_of_bytes",
+    "raw_content",
+]
 
 # The first octets of empty lines and of a byte order mark: one quick test for each message of a bulk mailing.
 BEFORE_HEADER: Final = (b"\r", b"\n", BOM[:1])
@@ -110,7 +117,7 @@ class ForeignMail:
         return [address for field in self._header() if field.name == name for address in mailboxes_in(field)]
 
 
-def content_of_raw(data: bytes, *, exact: bool = False, remove_bcc: bool = True) -> ForeignMail:
+def mail_of_bytes(data: bytes, *, exact: bool = False, remove_bcc: bool = True) -> ForeignMail:
     """Return a whole message, given as bytes, as mail.
 
     Args:
@@ -121,7 +128,7 @@ def content_of_raw(data: bytes, *, exact: bool = False, remove_bcc: bool = True)
     Raises:
         InvalidHeader: the line endings of the message were converted twice.
     """
-    return content_of_crlf(_canonical(data, exact=exact), exact=exact, remove_bcc=remove_bcc)
+    return mail_of_crlf(_canonical(data, exact=exact), exact=exact, remove_bcc=remove_bcc)
 
 
 def raw_content(data: bytes, *, exact: bool = False, remove_bcc: bool = True) -> Content:
@@ -129,7 +136,7 @@ def raw_content(data: bytes, *, exact: bool = False, remove_bcc: bool = True) ->
     return _content(_canonical(data, exact=exact), exact=exact, remove_bcc=remove_bcc)
 
 
-def content_of_crlf(
+def mail_of_crlf(
     data: bytes, *, exact: bool = False, remove_bcc: bool = True, surveyed: Survey | None = None
 ) -> ForeignMail:
     """Return a whole message in which every line, the last one included, ends with CRLF, as mail.
@@ -146,7 +153,7 @@ def content_of_crlf(
     )
 
 
-def content_of(message: EmailMessage) -> ForeignMail:
+def mail_of_email_object(message: EmailMessage) -> ForeignMail:
     """Return a message of the standard library's `email` package as mail; the object is not changed.
 
     Raises:
@@ -154,11 +161,11 @@ def content_of(message: EmailMessage) -> ForeignMail:
         InvalidArgument: the message is signed or encrypted, or contains a part that cannot be sent.
         TextNotEncodable: a text that its charset cannot express.
     """
-    from .email_message import entity_of_object
+    from .entity_from_email import entity_of_email_object
     from .render_entity import content_of_entity
     from .transfer_encoding import Capabilities
 
-    entity = entity_of_object(message)
+    entity = entity_of_email_object(message)
     return ForeignMail(
         lambda: _read_fields(entity.fields),
         lambda eightbit, utf8: content_of_entity(entity, Capabilities(eightbit, utf8, binary=False)),

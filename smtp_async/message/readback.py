@@ -14,7 +14,7 @@ from ..errors import FileError
 from ..model.content import Content, Source
 from ..model.octets import base64_lines
 from ..model.reply import printable
-from .foreign_mail import content_of_raw
+from .foreign_mail import mail_of_bytes
 from .header_parser import HEADER_END
 
 __all__ = ["as_sent", "header_and_body", "message_bytes", "message_size", "unfolded_fields"]
@@ -43,7 +43,7 @@ def as_sent(content: Content, data: bytes) -> bytes:
     if content.canonical or not content.sources:
         return data
     # A whole message from a source.
-    return content_of_raw(data).content().join()
+    return mail_of_bytes(data).content().join()
 
 
 def message_size(content: Content) -> int | None:

@@ -21,7 +21,7 @@ from ..model.envelope import Kind
 from ..model.octets import SLICE, find
 from .charsets import UTF_8, Charset, charset_of
 from .dates import clock_date, date_text
-from .foreign_mail import content_of_raw
+from .foreign_mail import mail_of_bytes
 from .headers import (
     USUAL,
     WIDTH,
@@ -131,7 +131,7 @@ def render(
 def _raw_content(raw: object, can: Capabilities) -> Content:
     """Return a whole message without Bcc, with CRLF at the end of each line, and else unchanged."""
     if isinstance(raw, bytes):
-        return content_of_raw(raw).content()
+        return mail_of_bytes(raw).content()
     # Its octets are unknown until they are read, so 8BITMIME is used if the server offers it.
     return Content((Source(raw, encoding="identity"),), eightbit=can.eightbit)  # type: ignore[arg-type]  # checked when it was set
 

@@ -66,7 +66,7 @@ class PacedPool(Pool):
         waiting = 0.0 if since is None else self.now() - since
         return super().statistics()._replace(message_pauses=self._waited + waiting)
 
-    def succeed(self, former: PacedPool) -> None:
+    def take_over_from(self, former: PacedPool) -> None:
         """Count on from `former`, whose event loop is closed: the limits are those of the client, not of a loop."""
         self._rate = former._rate
         for _ in range(len(former._begun)):
@@ -142,11 +142,11 @@ class PacedPool(Pool):
     def _enqueue(self, job: SendJob) -> None:
         super()._enqueue(job)
         if job in self._queue:
-            self._undate(job)
+            self._suspend_deadline(job)
 
     def _requeue(self, job: SendJob) -> None:
         super()._requeue(job)
-        self._undate(job)
+        self._suspend_deadline(job)
 
     def next_job(self, connection: Connection) -> SendJob | None:
         """As `Pool.next_job`, if the limits have a place."""
@@ -156,7 +156,7 @@ class PacedPool(Pool):
             return None
         job = super().next_job(connection)
         if job is not None:
-            self._date(job)
+            self._start_deadline(job)
             if job.transaction is not None:
                 self._take_place(job)
         return job
@@ -192,7 +192,7 @@ class PacedPool(Pool):
 
     # --- deadlines of messages of `send_all` -----------------------------------------------------------------
 
-    def _undate(self, job: SendJob) -> None:
+    def _suspend_deadline(self, job: SendJob) -> None:
         """Take its deadline from a job of `send_all` that waits."""
         if not job.outlasts_outage or self._outage is not None:
             return
@@ -200,8 +200,8 @@ class PacedPool(Pool):
         job.due = job.send_by = None
         self.deadlines.discard(job)
 
-    def _date(self, job: SendJob) -> None:
-        """Give it back: it has the time that was left when the job came into the queue."""
+    def _start_deadline(self, job: SendJob) -> None:
+        """Give a job of `send_all` the time that was left to it when it came into the queue."""
         if (left := self._undated.pop(job, None)) is not None:
             job.due = job.send_by = self.now() + left
             self.deadlines.add(job)
@@ -213,13 +213,13 @@ class PacedPool(Pool):
         if outage is not None:
             for job in self._queue:
                 if job not in self._undated:
-                    self._undate(job)
+                    self._suspend_deadline(job)
 
     def _fail_waiting(self, error: SMTPError, *, outage: bool = False) -> None:
         super()._fail_waiting(error, outage=outage)
         for job in [*self._undated]:
             if job in self._queue:
-                self._date(job)
+                self._start_deadline(job)
                 self._limit_waiting(job)
         self._undated.clear()
 
@@ -274,6 +274,6 @@ def make_pool(
     if rates.windows:
         pool = PacedPool(limits, timeouts, make, rates, observer=observer)
         if isinstance(former, PacedPool):
-            pool.succeed(former)
+            pool.take_over_from(former)
         return pool
     return Pool(limits, timeouts, make, observer=observer)

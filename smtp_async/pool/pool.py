@@ -125,7 +125,7 @@ class Pool:
             connection, _ = idle.popitem()
             if connection.may_begin and not connection.deliveries.spent:
                 job.due = job.send_by
-                if not connection.deliveries.offer(job):
+                if not connection.deliveries.begin_now(job):
                     idle[connection] = None
                 return
             connection.finish()
@@ -161,7 +161,7 @@ class Pool:
             ):
                 job.due = job.send_by
                 # A job that must be prepared for the offer of this server is submitted again by its caller.
-                connection.deliveries.offer(job)
+                connection.deliveries.begin_now(job)
                 return True
         return False
 
@@ -267,7 +267,7 @@ class Pool:
             self.loop.call_soon(self._grow)
         # These jobs waited for the server's extensions; their callers submit them again, prepared, in the same order.
         for job in self._queue.take_unprepared():
-            job.offer = self.extensions
+            job.server_offer = self.extensions
             job.advance(CallerStep.PREPARE)
 
     def next_job(self, connection: Connection) -> SendJob | None:
@@ -319,7 +319,7 @@ class Pool:
         # Most messages have a single recipient, which leaves none for another transaction: not asking saves a call, 16
         # of 3,300 bytecodes per message.
         several = len(receipt.verdicts) > 1 or job.groups is not None
-        if several and not self._closed and job.follow(receipt):
+        if several and not self._closed and job.plan_next_transaction(receipt):
             if job.pinned:
                 job.advance(CallerStep.PREPARE)
             else:
@@ -356,7 +356,7 @@ class Pool:
         self._stalls.start()
 
     def _limit_waiting(self, job: SendJob) -> None:
-        """Set the deadline of `job` to the end of `timeouts.queue`, if that is earlier; begun, it has its own again."""
+        """Let `job` wait for `timeouts.queue` at most; once it has begun, its own deadline counts again."""
         limit = self._timeouts.queue
         if limit is not None and job.due == job.send_by:
             job.due = min(self.now() + limit, job.due or math.inf)
@@ -471,7 +471,7 @@ class Pool:
         idle = self.connections.idle
         for connection in [*idle] if idle and self._queue else ():
             job = self.next_job(connection)
-            if job is not None and not connection.deliveries.offer(job):
+            if job is not None and not connection.deliveries.begin_now(job):
                 idle[connection] = None
 
     def _grow(self) -> None:

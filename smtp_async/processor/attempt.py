@@ -217,7 +217,7 @@ class Attempts:
         """End an attempt whose mark could not be written to the spool, so that the message was not sent."""
         if isinstance(error, LeaseLost):
             _log.warning("the job %s was taken away before it was sent", lease.entry.id)
-            self._breakers.probe_ended()
+            self._breakers.allow_next_probe()
             return
         await self._breakers.spool_failed(error)
         await self._release(lease)
@@ -312,7 +312,7 @@ class Attempts:
 
     async def _hold_unknown(self, lease: Lease) -> None:
         """Fail a job that an earlier attempt may have delivered; an operator decides, by requeuing the job."""
-        self._breakers.probe_ended()
+        self._breakers.allow_next_probe()
         if await self._writer.persist(lambda: lease.fail(None, reason=UNKNOWN)):
             self._events.job_ended(lease.entry, _HELD_UNKNOWN)
             await self._events.publish(JobFailed(id=lease.entry.id, receipt=None, reason=UNKNOWN))

@@ -51,7 +51,7 @@ class Breaker:
         """Mail flows."""
         return not self.failures
 
-    def admits(self, now: float) -> float:
+    def messages_allowed(self, now: float) -> float:
         """Return how many messages may be started now: any number, one as a probe, or none."""
         if not self.failures:
             return math.inf
@@ -72,7 +72,7 @@ class Breaker:
         self.until = now + pause_length(self._policy, self.failures, self._chance())
         return True
 
-    def probe_ended(self) -> None:
+    def allow_next_probe(self) -> None:
         """Record that no probe is under way any more: while the breaker is open, the next message is a probe."""
         self._probing = False
 
@@ -142,12 +142,12 @@ class Breakers:
         """When the pause ends, in seconds of the epoch, by the present wall clock."""
         return self._options.clock() + self.seconds_left
 
-    def admits(self) -> float:
+    def messages_allowed(self) -> float:
         """Return how many messages may be started now: any number, one as a probe, or none."""
         if self.mail_flows:
             return math.inf
         now = self._options.monotonic()
-        return min(self.server.admits(now), self.spool.admits(now))
+        return min(self.server.messages_allowed(now), self.spool.messages_allowed(now))
 
     # --- results of attempts ---------------------------------------------------------------------------------
 
@@ -156,10 +156,10 @@ class Breakers:
         self.server.started()
         self.spool.started()
 
-    def probe_ended(self) -> None:
+    def allow_next_probe(self) -> None:
         """Record for server and spool that no probe is under way any more."""
-        self.server.probe_ended()
-        self.spool.probe_ended()
+        self.server.allow_next_probe()
+        self.spool.allow_next_probe()
         self._on_change()
 
     async def attempt_ended(self, receipt: Receipt, result: JobResult) -> None:
@@ -174,7 +174,7 @@ class Breakers:
         elif receipt.reply is not None or any(verdict.reply is not None for verdict in receipt.verdicts):
             await self.server_recovered()
         else:
-            self.server.probe_ended()
+            self.server.allow_next_probe()
 
     async def server_failed(self, error: Exception) -> None:
         """Stop mail, because the server cannot be used as a whole."""

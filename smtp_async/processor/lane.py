@@ -81,7 +81,7 @@ class Lane:
         """Begin a run in the current event loop, and return its workers."""
         self.probing = False
         # The last probe may have been withdrawn.
-        self.breakers.probe_ended()
+        self.breakers.allow_next_probe()
         self._on_end = on_end
         self._idle.clear()
         loop = asyncio.get_running_loop()
@@ -115,7 +115,7 @@ class Lane:
         """How many jobs to claim for it: a batch while mail flows, one as a probe, none in a pause."""
         if not self.flows:
             busy = self.in_work or self.ready
-            return 0 if busy else int(min(1, self.breakers.admits()))
+            return 0 if busy else int(min(1, self.breakers.messages_allowed()))
         ahead = len(self.ready)
         return 0 if 2 * ahead > self.concurrency else self.concurrency - ahead
 
@@ -150,7 +150,7 @@ class Lane:
     def take(self, leases: Iterable[Lease]) -> bool:
         """Hand out claimed jobs; return False if none is taken, because mail has stopped meanwhile."""
         if not self.flows:
-            if self.in_work or not self.breakers.admits():
+            if self.in_work or not self.breakers.messages_allowed():
                 return False
             self.probing = True
             self.breakers.started()
@@ -196,7 +196,7 @@ class Lane:
         if self.probing:
             # The probe has ended, with or without a verdict.
             self.probing = False
-            self.breakers.probe_ended()
+            self.breakers.allow_next_probe()
         now = self._monotonic()
         self._interval += _NEWEST * (now - self._since - self._interval)
         self._since = now

@@ -80,7 +80,7 @@ def expiry(entry: Entry, policy: RetryPolicy) -> float | None:
 
 
 def next_attempt(
-    policy: RetryPolicy, attempts: int, *, now: float, expires: float | None, chance: float = 1.0
+    policy: RetryPolicy, attempts: int, *, now: float, expires: float | None, chance: float
 ) -> float | None:
     """Return when to try a message again, in seconds of the epoch; None for never.
 

@@ -55,7 +55,7 @@ class SpoolWriter:
                 await change()
             except LeaseLost as error:
                 _log.warning("%s", error)
-                self._breakers.spool.probe_ended()
+                self._breakers.spool.allow_next_probe()
                 return False
             except SpoolError as error:
                 failures += 1

@@ -100,7 +100,7 @@ class Workers:
     async def run(self, *, once: bool) -> None:
         """Deliver until the control stops the run, or, with `once`, until every due job was tried."""
         self._one_by_one = True
-        self._breakers.probe_ended()
+        self._breakers.allow_next_probe()
         self._control.begin(self._withdraw)
         self._start_lanes()
         keeper = asyncio.get_running_loop().create_task(self._keep_leases(), name="smtp_async leases")

@@ -25,6 +25,9 @@ Where a 421 is handled. The server may send it at any time, to announce that it 
 | the end of the connection is reported with this reply | `connection/channel`, `connection/connection` |
 | the pool tries its unsent messages again | `pool/pool.Pool.retry_unsent` |
 | the pool allows fewer connections | `pool/dialling`, `pool/adaptive.is_congestion` |
+| no other login is tried | `connection/login` |
+| an error with this reply says that its connection cannot be used | `errors.SMTPError.connection_usable` |
+| a queue pauses for the server and tries the message later | `processor/policy` |
 """
 
 from __future__ import annotations

@@ -19,7 +19,7 @@ from .paths import Path
 from .problems import ChainProblem, Fault
 from .strength import key_strength, least_bits, signature_strength
 
-__all__ = ["Case", "judge_path", "pin_fault", "unknown_authority", "wrong_name", "wrong_time"]
+__all__ = ["ValidationTarget", "judge_path", "pin_fault", "unknown_authority", "wrong_name", "wrong_time"]
 
 #: The most names of a certificate that a message shows.
 _NAMES_SHOWN: Final = 8
@@ -48,7 +48,7 @@ _UNDERSTOOD: Final = frozenset(
 )
 
 
-class Case(NamedTuple):
+class ValidationTarget(NamedTuple):
     """What a path is judged for.
 
     Attributes:
@@ -72,37 +72,37 @@ class Case(NamedTuple):
         return f"the issuer certificate {path[place].subject or 'without a name'}"
 
 
-def judge_path(path: Path, case: Case) -> Iterator[Fault]:
+def judge_path(path: Path, target: ValidationTarget) -> Iterator[Fault]:
     """Yield what is wrong with `path`; blocked, pinned and revoked certificates are not looked for here."""
     certificates = path.certificates
-    yield from _judge_signatures(path, case)
+    yield from _judge_signatures(path, target)
     if not path.trusted:
-        yield unknown_authority(case.where, certificates)
-    yield from wrong_time(case, certificates)
-    if not covers(certificates[0], case.name):
-        yield wrong_name(case.where, case.name, certificates)
-    yield from _judge_usage(certificates, case)
-    yield from _judge_authorities(certificates, case)
-    yield from _judge_constraints(certificates, case)
-    yield from _judge_strength(path, case)
-    yield from _judge_extensions(certificates, case)
-    if case.strict:
-        yield from _judge_minor(certificates, case)
+        yield unknown_authority(target.where, certificates)
+    yield from wrong_time(target, certificates)
+    if not covers(certificates[0], target.name):
+        yield wrong_name(target.where, target.name, certificates)
+    yield from _judge_usage(certificates, target)
+    yield from _judge_authorities(certificates, target)
+    yield from _judge_constraints(certificates, target)
+    yield from _judge_strength(path, target)
+    yield from _judge_extensions(certificates, target)
+    if target.strict:
+        yield from _judge_minor(certificates, target)
 
 
-def _judge_signatures(path: Path, case: Case) -> Iterator[Fault]:
+def _judge_signatures(path: Path, target: ValidationTarget) -> Iterator[Fault]:
     for place in sorted(path.unsigned):
         issuer = path.certificates[place].issuer
         yield Fault(
             ChainProblem.INVALID_SIGNATURE,
-            f"{case.of(path.certificates, place)} was not signed with the key of {issuer}: it was changed, or the "
+            f"{target.of(path.certificates, place)} was not signed with the key of {issuer}: it was changed, or the "
             "server sends an authority that has the same name but another key",
             place,
         )
     if path.loop:
         yield Fault(
             ChainProblem.LOOP,
-            f"the certificates that {case.where} sent have issued each other in a circle",
+            f"the certificates that {target.where} sent have issued each other in a circle",
             len(path.certificates) - 1,
         )
 
@@ -133,11 +133,11 @@ def unknown_authority(where: str, certificates: tuple[Certificate, ...]) -> Faul
     return Fault(ChainProblem.UNKNOWN_AUTHORITY, text, max(len(certificates) - 1, 0))
 
 
-def wrong_time(case: Case, certificates: tuple[Certificate, ...]) -> Iterator[Fault]:
-    """Yield the certificates that are not valid at the time of the case."""
-    now = case.now
+def wrong_time(target: ValidationTarget, certificates: tuple[Certificate, ...]) -> Iterator[Fault]:
+    """Yield the certificates that are not valid at the time of the validation."""
+    now = target.now
     for place, one in enumerate(certificates):
-        whose = case.of(certificates, place)
+        whose = target.of(certificates, place)
         if one.not_after < now:
             yield Fault(
                 ChainProblem.EXPIRED,
@@ -181,13 +181,13 @@ def wrong_name(where: str, name: str, certificates: tuple[Certificate, ...]) -> 
 # --- what certificates and keys are for ------------------------------------------------------------------------
 
 
-def _judge_usage(certificates: tuple[Certificate, ...], case: Case) -> Iterator[Fault]:
+def _judge_usage(certificates: tuple[Certificate, ...], target: ValidationTarget) -> Iterator[Fault]:
     for place, one in enumerate(certificates):
         purposes = one.extended_key_usage
         if purposes and not _SERVER_USAGES & set(purposes):
             yield Fault(
                 ChainProblem.USAGE,
-                f"{case.of(certificates, place)} is not for servers, only for {', '.join(purposes[:_NAMES_SHOWN])}: "
+                f"{target.of(certificates, place)} is not for servers, only for {', '.join(purposes[:_NAMES_SHOWN])}: "
                 "the server shows the wrong certificate, or its authority made the wrong one",
                 place,
             )
@@ -195,7 +195,7 @@ def _judge_usage(certificates: tuple[Certificate, ...], case: Case) -> Iterator[
     if usage is not None and not usage & _TLS_USAGES:
         yield Fault(
             ChainProblem.USAGE,
-            f"the key of {case.of(certificates, 0)} may not be used for TLS, only for {_named(usage) or 'nothing'}: "
+            f"the key of {target.of(certificates, 0)} may not be used for TLS, only for {_named(usage) or 'nothing'}: "
             "its authority has to make another one",
         )
 
@@ -211,21 +211,21 @@ def _named(usage: KeyUsage) -> str:
     return ", ".join(flag.name or "" for flag in usage)
 
 
-def _judge_authorities(certificates: tuple[Certificate, ...], case: Case) -> Iterator[Fault]:
+def _judge_authorities(certificates: tuple[Certificate, ...], target: ValidationTarget) -> Iterator[Fault]:
     below = 0
     for place, one in enumerate(certificates[1:], 1):
         if not _may_issue(one, last=place == len(certificates) - 1):
             yield Fault(
                 ChainProblem.NOT_AUTHORIZED,
-                f"{case.of(certificates, place)} is no authority and may not issue that of {case.where}: the server "
-                "sends a chain that is not its own, or an impostor made one",
+                f"{target.of(certificates, place)} is no authority and may not issue that of {target.where}: the "
+                "server sends a chain that is not its own, or an impostor made one",
                 place,
             )
         most = _most_below(one)
         if most is not None and below > most:
             yield Fault(
                 ChainProblem.NOT_AUTHORIZED,
-                f"{case.of(certificates, place)} allows {most} authorities below it, and there "
+                f"{target.of(certificates, place)} allows {most} authorities below it, and there "
                 f"{'is one' if below == 1 else f'are {below}'}",
                 place,
             )
@@ -251,17 +251,17 @@ def _most_below(certificate: Certificate) -> int | None:
     return found.path_length if found is not None else None
 
 
-def _judge_constraints(certificates: tuple[Certificate, ...], case: Case) -> Iterator[Fault]:
+def _judge_constraints(certificates: tuple[Certificate, ...], target: ValidationTarget) -> Iterator[Fault]:
     for place, one in enumerate(certificates[:-1]):
         if place and one.self_issued:
             continue
         for issuer in certificates[place + 1 :]:
-            name = violation(one, issuer, None if place else case.name)
+            name = violation(one, issuer, None if place else target.name)
             if name is not None:
                 yield Fault(
                     ChainProblem.NAME_CONSTRAINTS,
                     f"the authority {issuer.subject} may not issue for {name[:200]!r}, as "
-                    f"{case.of(certificates, place)} has it: its name constraints exclude that",
+                    f"{target.of(certificates, place)} has it: its name constraints exclude that",
                     place,
                 )
 
@@ -269,11 +269,11 @@ def _judge_constraints(certificates: tuple[Certificate, ...], case: Case) -> Ite
 # --- strength and form -----------------------------------------------------------------------------------------
 
 
-def _judge_strength(path: Path, case: Case) -> Iterator[Fault]:
-    least = least_bits(case.level)
+def _judge_strength(path: Path, target: ValidationTarget) -> Iterator[Fault]:
+    least = least_bits(target.level)
     last = len(path.certificates) - 1
     for place, one in enumerate(path.certificates):
-        whose = case.of(path.certificates, place)
+        whose = target.of(path.certificates, place)
         strength = key_strength(one)
         if strength is not None and strength < least:
             size = f" of {one.key_bits} bits" if one.key_bits else ""
@@ -294,23 +294,23 @@ def _judge_strength(path: Path, case: Case) -> Iterator[Fault]:
             )
 
 
-def _judge_extensions(certificates: tuple[Certificate, ...], case: Case) -> Iterator[Fault]:
+def _judge_extensions(certificates: tuple[Certificate, ...], target: ValidationTarget) -> Iterator[Fault]:
     for place, one in enumerate(certificates):
         for extension in one.x509.extensions:
             oid = extension.oid.dotted_string
             if extension.critical and oid not in _UNDERSTOOD:
                 yield Fault(
                     ChainProblem.UNKNOWN_EXTENSION,
-                    f"{case.of(certificates, place)} demands that its extension {oid} is understood, which it is not "
+                    f"{target.of(certificates, place)} demands that its extension {oid} is understood, which it is not "
                     "here",
                     place,
                 )
 
 
-def _judge_minor(certificates: tuple[Certificate, ...], case: Case) -> Iterator[Fault]:
+def _judge_minor(certificates: tuple[Certificate, ...], target: ValidationTarget) -> Iterator[Fault]:
     minor = ChainProblem.MINOR
     for place, (one, issuer) in enumerate(pairwise(certificates)):
-        whose = case.of(certificates, place)
+        whose = target.of(certificates, place)
         if one.not_before < issuer.not_before or one.not_after > issuer.not_after:
             yield Fault(
                 ChainProblem.NESTED_TIMES,
@@ -321,7 +321,7 @@ def _judge_minor(certificates: tuple[Certificate, ...], case: Case) -> Iterator[
         if not one.authority_key_id:
             yield Fault(minor, f"{whose} does not name the key of its issuer (authorityKeyIdentifier)", place)
     for place, one in enumerate(certificates):
-        whose = case.of(certificates, place)
+        whose = target.of(certificates, place)
         if place and not one.subject_key_id:
             yield Fault(minor, f"{whose} does not name its key (subjectKeyIdentifier)", place)
         if place and not one.key_usage & KeyUsage.KEY_CERT_SIGN:
@@ -330,7 +330,7 @@ def _judge_minor(certificates: tuple[Certificate, ...], case: Case) -> Iterator[
             yield Fault(minor, f"{whose} has no positive serial number", place)
 
 
-def pin_fault(certificates: tuple[Certificate, ...], case: Case) -> Fault:
+def pin_fault(certificates: tuple[Certificate, ...], target: ValidationTarget) -> Fault:
     """Return the fault of a chain in which no certificate has one of the pins."""
     leaf = certificates[0] if certificates else None
     shown = (
@@ -338,6 +338,6 @@ def pin_fault(certificates: tuple[Certificate, ...], case: Case) -> Fault:
     )
     return Fault(
         ChainProblem.PIN,
-        f"no certificate in the chain of {case.where} has one of the pins{shown}: if that is the right server, give "
+        f"no certificate in the chain of {target.where} has one of the pins{shown}: if that is the right server, give "
         "one of its fingerprints as TrustOptions(pins=…)",
     )

@@ -15,7 +15,7 @@ from typing import Final, NamedTuple
 from .certificate import Certificate
 from .der import DERError, check_shape
 
-__all__ = ["LONGEST", "MOST_SENT", "Anchors", "Path", "find_paths", "forget", "read"]
+__all__ = ["LONGEST", "MOST_SENT", "Anchors", "Path", "find_paths", "forget_certificates", "read_certificate"]
 
 #: The most certificates that a server may send, and that a path may have.
 MOST_SENT: Final = 32
@@ -74,7 +74,7 @@ class Anchors(CertificatePool):
 
 
 @functools.lru_cache(maxsize=128)
-def read(der: bytes, max_length: int, max_depth: int) -> Certificate | str:
+def read_certificate(der: bytes, max_length: int, max_depth: int) -> Certificate | str:
     """Return the certificate in `der`, which a server sent, or what is wrong with it.
 
     The same few certificates come with every connection, so that the last ones are kept.
@@ -95,16 +95,16 @@ def _issued(certificate: Certificate, issuer: Certificate) -> bool:
     return certificate.issued_by(issuer)
 
 
-def forget() -> None:
+def forget_certificates() -> None:
     """Forget the certificates and signatures that are remembered."""
-    read.cache_clear()
+    read_certificate.cache_clear()
     _issued.cache_clear()
 
 
 def find_paths(
     leaf: Certificate, others: Sequence[Certificate], known: Sequence[Certificate], anchors: Anchors
 ) -> Iterator[Path]:
-    """Yield the ways up from `leaf`, at least one, of which the last may end nowhere.
+    """Yield the ways up from `leaf`, at least one; the last may end without a trusted certificate.
 
     Args:
         leaf: the server's certificate.

@@ -25,7 +25,7 @@ from ..errors import (
     TLSError,
 )
 from .anchors import anchors_of
-from .chain import validate
+from .chain_validation import validate_chain
 from .context import UnverifiedContext
 from .problems import ABSOLUTE, ChainProblem, ChainValidation, Fault
 from .revocation_options import RevocationOptions, RevocationState, RevocationStatus
@@ -162,7 +162,7 @@ def judge(
         ders = context.anchors
     elif options.context is not None:
         ders = tuple(context.get_ca_certs(binary_form=True))
-    return validate(
+    return validate_chain(
         server.chain,
         server.name,
         trust=options.trust,

@@ -32,7 +32,7 @@ from .context import Security, UnverifiedContext, reference_name
 from .handshake_witness import evidence_of, handshake_of, looks_like_tls, offering
 from .info import ConnectionInfo, judged_by_openssl
 from .options import TLSOptions
-from .path_validation import Case, unknown_authority, wrong_name, wrong_time
+from .path_validation import ValidationTarget, unknown_authority, wrong_name, wrong_time
 from .problems import ABSOLUTE, ChainProblem, ChainValidation, Fault
 from .requirements import check_requirements
 from .sessions import KeptSession, SessionCache, SessionKey, shared_sessions
@@ -394,7 +394,7 @@ def _cut_off(where: str) -> HandshakeFailed:
 def _refused_by_openssl(error: ssl.SSLCertVerificationError, server: Server, now: datetime) -> TLSError:
     """Return the error where only OpenSSL has found something."""
     path = tuple(found for der in server.chain if (found := Certificate.of(der)) is not None)
-    faults = tuple(_faults_named(error, Case(server.where, server.name, now, 0, False), path))
+    faults = tuple(_faults_named(error, ValidationTarget(server.where, server.name, now, 0, False), path))
     return error_for(
         ChainValidation(
             faults=faults, log=(f"OpenSSL: {error.verify_message}",), complete=False, trusted=False
@@ -403,18 +403,18 @@ def _refused_by_openssl(error: ssl.SSLCertVerificationError, server: Server, now
 
 
 def _faults_named(
-    error: ssl.SSLCertVerificationError, case: Case, path: tuple[Certificate, ...]
+    error: ssl.SSLCertVerificationError, target: ValidationTarget, path: tuple[Certificate, ...]
 ) -> Iterator[Fault]:
     code = error.verify_code
     if code in (_WRONG_HOST, _WRONG_ADDRESS):
-        yield wrong_name(case.where, case.name, path)
+        yield wrong_name(target.where, target.name, path)
     elif code in (_SELF_SIGNED, _SELF_SIGNED_IN_CHAIN, _NO_ISSUER, _NO_LEAF_SIGNATURE, _NO_PARENT):
-        yield unknown_authority(case.where, path[:1] if code == _SELF_SIGNED else path)
-    elif code in (_NOT_YET, _EXPIRED) and (found := [*wrong_time(case, path)]):
+        yield unknown_authority(target.where, path[:1] if code == _SELF_SIGNED else path)
+    elif code in (_NOT_YET, _EXPIRED) and (found := [*wrong_time(target, path)]):
         yield from found
     else:
         issued = (
             f" (issued to {path[0].subject or 'a holder without a name'} by {path[0].issuer})" if path else ""
         )
-        text = f"the certificate of {case.where} does not verify: {error.verify_message}{issued}"
+        text = f"the certificate of {target.where} does not verify: {error.verify_message}{issued}"
         yield Fault(_PROBLEMS.get(code, ChainProblem.BAD_DATA), text)

@@ -51,6 +51,7 @@ from tests.lab import (
     client_of,
     every_loop,
     gathered,
+    impatient,
     mail,
     speaking,
     tls_server,
@@ -408,7 +409,11 @@ class TestSending:
     async def test_a_caught_error_may_be_cleared_while_the_connection_says_quit(self) -> None:
         """As unittest does with the frames of what it catches: the connection's own must not be among them."""
         gate = asyncio.Event()
-        async with speaking() as server, client_of(server, security=Security.STARTTLS) as client:
+        brief = impatient(5.0, quit=0.1, close=0.1)
+        async with (
+            speaking() as server,
+            client_of(server, security=Security.STARTTLS, timeouts=brief) as client,
+        ):
             server.on("QUIT", delay(gate), reply(221, "bye"))
             async with client.session() as session:
                 with pytest.raises(StartTLSUnavailable) as caught:

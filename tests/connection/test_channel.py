@@ -15,7 +15,7 @@ from smtp_async.hooks import Hooks
 from smtp_async.protocol.machine import ClientProtocol
 from smtp_async.testing import ScriptedServer, close, default, delay, raw, reply, reset
 from smtp_async.transport.dial import dial
-from tests.lab import every_loop, mute, turns
+from tests.lab import PATIENCE, every_loop, mute, turns
 
 pytestmark = pytest.mark.usefixtures("no_leaks")
 
@@ -45,6 +45,15 @@ async def test_a_conversation() -> None:
         assert (await channel.converse(channel.machine.quit())).code == 221
         with pytest.raises(ConnectionLost, match="without a word"):
             await channel.receive()
+
+
+async def test_an_end_names_the_command_whose_reply_is_missing() -> None:
+    async with ScriptedServer() as server, linked(server) as channel:
+        server.on("EHLO", close())
+        await channel.converse(channel.machine.greeting)
+        with pytest.raises(ConnectionLost, match="without a word") as caught:
+            await channel.converse(channel.machine.hello("me.test"))
+        assert caught.value.stage == "EHLO"
 
 
 @pytest.mark.parametrize("end", [close(), reset()])
@@ -112,6 +121,17 @@ class TestEnd:
             with pytest.raises(Interrupted, match="first"):
                 await channel.receive()
             assert channel.failure is first
+
+    async def test_an_upload_does_not_wait_for_the_hooks_of_a_connection_that_has_ended(self) -> None:
+        hooks = Hooks()
+        hooks.add(Notification, lambda event: None)
+        async with ScriptedServer() as server, linked(server, hooks=hooks) as channel:
+            channel.transcript.note(Notification(name="x"))
+            waiting = asyncio.create_task(channel.transcript.wait_told())
+            await turns(3)
+            assert not waiting.done()
+            channel.abort(Interrupted("over"))
+            await asyncio.wait_for(waiting, PATIENCE)
 
     async def test_nothing_is_handed_to_a_closed_stream(self) -> None:
         async with ScriptedServer() as server, linked(server) as channel:

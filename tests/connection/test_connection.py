@@ -71,7 +71,7 @@ async def connection_to(server: ScriptedServer, owner: Recorder, **options: Any)
 
 def job(connection: Connection, number: int = 1, **options: Any) -> SendJob:
     one = SendJob(number, mail(number), SendOptions(**options))
-    one.offer = connection.extensions
+    one.server_offer = connection.extensions
     assert one.prepare()
     return one
 
@@ -159,7 +159,7 @@ class TestServing:
         async with speaking() as server, connection_to(server, owner) as connection:
             await connection.connect()
             owner.waiting += [job(connection, n) for n in (2, 3)]
-            connection.deliveries.offer(job(connection, 1))
+            connection.deliveries.begin_now(job(connection, 1))
             await until(lambda: len(owner.done) == 3)
             assert owner.done == [(n, Outcome.ACCEPTED) for n in (1, 2, 3)]
             assert connection.carried and connection.channel.round_trips >= 3
@@ -183,7 +183,7 @@ class TestServing:
         async with ScriptedServer() as server, connection_to(server, owner) as connection:
             await connection.connect()
             server.on("MAIL", reply(421, "4.3.2 down"), close())
-            connection.deliveries.offer(job(connection))
+            connection.deliveries.begin_now(job(connection))
             await connection.wait_ended()
             assert owner.unsent == [1] and owner.done == []
 
@@ -192,7 +192,7 @@ class TestServing:
         async with ScriptedServer() as server, connection_to(server, owner) as connection:
             await connection.connect()
             server.on(".", close())
-            connection.deliveries.offer(job(connection))
+            connection.deliveries.begin_now(job(connection))
             await connection.wait_ended()
             assert owner.done == [(1, Outcome.UNKNOWN)] and owner.unsent == []
 
@@ -208,7 +208,7 @@ class TestServing:
         async with speaking() as server, connection_to(server, owner, hooks=hooks) as connection:
             await connection.connect()
             hooks.add(events.PITrail, hook)
-            connection.deliveries.offer(job(connection))
+            connection.deliveries.begin_now(job(connection))
             await until(lambda: owner.done)
         assert done_when_heard == [0]
 
@@ -233,7 +233,7 @@ class TestCommands:
         async with speaking() as server, connection_to(server, owner) as connection:
             await connection.connect()
             rule = server.on(".", delay(gate), default())
-            connection.deliveries.offer(job(connection))
+            connection.deliveries.begin_now(job(connection))
             await server.wait_fired(rule)
             asking = asyncio.create_task(
                 connection.ask(lambda: connection.converse(lambda machine: machine.noop()))
@@ -250,7 +250,7 @@ class TestCommands:
         async with ScriptedServer() as server, connection_to(server, owner) as connection:
             await connection.connect()
             rule = server.on(".", mute)
-            connection.deliveries.offer(job(connection))
+            connection.deliveries.begin_now(job(connection))
             await server.wait_fired(rule)
             asking = asyncio.create_task(
                 connection.ask(lambda: connection.converse(lambda machine: machine.noop()))
@@ -268,7 +268,7 @@ class TestEnd:
         async with speaking() as server, connection_to(server, owner) as connection:
             await connection.connect()
             rule = server.on(".", delay(gate), default())
-            connection.deliveries.offer(job(connection))
+            connection.deliveries.begin_now(job(connection))
             await server.wait_fired(rule)
             connection.finish()
             connection.finish()
@@ -285,7 +285,7 @@ class TestEnd:
         async with ScriptedServer() as server, connection_to(server, owner) as connection:
             await connection.connect()
             rule = server.on("RCPT", mute)
-            connection.deliveries.offer(job(connection))
+            connection.deliveries.begin_now(job(connection))
             await server.wait_fired(rule)
             connection.abort(Interrupted("enough"))
             await connection.wait_ended()
@@ -305,7 +305,7 @@ class TestEnd:
         async with ScriptedServer() as server, connection_to(server, owner, hooks=hooks) as connection:
             await connection.connect()
             hooks.add(events.PITrail, hook)
-            connection.deliveries.offer(job(connection))
+            connection.deliveries.begin_now(job(connection))
             await heard.wait()
             hooks.remove(events.PITrail, hook)
             connection.abort(force=True)
@@ -327,7 +327,7 @@ class TestOpportunistic:
                 assert first.handshake_failed and first.failure is not None
                 assert connection.channel.failure is None and connection.channel.info is not None
                 assert not connection.channel.info.encrypted
-                connection.deliveries.offer(job(connection))
+                connection.deliveries.begin_now(job(connection))
                 await until(lambda: owner.done)
             assert [message.tls for message in server.messages] == [False]
 

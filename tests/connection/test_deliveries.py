@@ -84,7 +84,7 @@ class Rig:
 
     def job(self, number: int = 1, message: Message | None = None, **options: Any) -> SendJob:
         one = SendJob(number, message or mail(number), SendOptions(**options))
-        one.offer = self.channel.machine.extensions
+        one.server_offer = self.channel.machine.extensions
         assert one.prepare()
         one.waiter = asyncio.get_running_loop().create_future()
         return one
@@ -109,7 +109,7 @@ class TestBeginning:
     async def test_an_offered_job_is_written_at_once(self) -> None:
         rig = Rig()
         job = rig.job()
-        assert rig.deliveries.offer(job)
+        assert rig.deliveries.begin_now(job)
         assert rig.verbs() == ENVELOPE
         assert rig.deliveries.jobs == {job}
         assert job.connection is rig.connection
@@ -118,9 +118,9 @@ class TestBeginning:
         rig = Rig()
         job = rig.job(message=mail(1, text="Grüße"))
         rig.channel.machine.extensions = rig.channel.machine.extensions.without("8BITMIME")
-        assert not rig.deliveries.offer(job)
+        assert not rig.deliveries.begin_now(job)
         assert job.waiter is not None and job.waiter.result() is CallerStep.PREPARE
-        assert job.offer == rig.channel.machine.extensions and job.connection is None
+        assert job.server_offer == rig.channel.machine.extensions and job.connection is None
         assert rig.verbs() == [] and not rig.deliveries.jobs
 
     async def test_refilling_takes_jobs_until_one_is_being_written(self) -> None:
@@ -132,13 +132,13 @@ class TestBeginning:
     async def test_an_idle_connection_is_asked_before_a_body_is_trusted_to_it(self) -> None:
         rig = Rig()
         rig.channel.active_at -= 10
-        rig.deliveries.offer(rig.job())
+        rig.deliveries.begin_now(rig.job())
         assert rig.verbs() == ["MAIL", "RCPT"]
 
     async def test_on_a_closed_stream_the_channel_keeps_the_reason(self) -> None:
         rig = Rig()
         rig.wire.closing = True
-        assert rig.deliveries.offer(rig.job())
+        assert rig.deliveries.begin_now(rig.job())
         assert isinstance(rig.channel.failure, ConnectionLost)
         assert rig.verbs() == []
 
@@ -146,7 +146,7 @@ class TestBeginning:
 class TestSettling:
     async def test_an_accepted_message_is_finished(self) -> None:
         rig = Rig()
-        rig.deliveries.offer(rig.job())
+        rig.deliveries.begin_now(rig.job())
         rig.says("250 ok", "250 ok", "354 go")
         rig.channel.flush()
         rig.says("250 2.0.0 queued")
@@ -157,13 +157,13 @@ class TestSettling:
 
     async def test_a_refused_message_shows_that_the_server_takes_mail(self) -> None:
         rig = Rig()
-        rig.deliveries.offer(rig.job())
+        rig.deliveries.begin_now(rig.job())
         rig.says("250 ok", "550 5.1.1 no", "554 no")
         assert rig.queue.done == [(1, Outcome.REFUSED)] and rig.connection.carried
 
     async def test_jobs_of_a_dead_connection_go_back_oldest_last(self) -> None:
         rig = Rig("PIPELINING", "CHUNKING")
-        rig.deliveries.offer(rig.job(1))
+        rig.deliveries.begin_now(rig.job(1))
         rig.says("250 ok", "250 ok", "354 go")
         rig.wire.closing = True
         rig.queue.waiting.append(rig.job(2))
@@ -175,7 +175,7 @@ class TestSettling:
 
     async def test_what_was_handed_over_when_the_connection_died_is_unknown(self) -> None:
         rig = Rig()
-        rig.deliveries.offer(rig.job())
+        rig.deliveries.begin_now(rig.job())
         rig.says("250 ok", "250 ok", "354 go")
         rig.channel.flush()
         rig.ends(ConnectionLost("reset"))
@@ -184,7 +184,7 @@ class TestSettling:
     async def test_after_refused_parameters_the_server_is_asked_what_it_offers(self) -> None:
         rig = Rig()
         job = rig.job(message=mail(1, text="Grüße"))
-        rig.deliveries.offer(job)
+        rig.deliveries.begin_now(job)
         rig.says("555 5.5.4 what is BODY", "503 no", "503 no")
         assert rig.asked_anew == [1] and rig.queue.done == []
 
@@ -192,7 +192,7 @@ class TestSettling:
         rig = Rig()
         job = rig.job(message=mail(1, text="Grüße"))
         job.asked_anew = True
-        rig.deliveries.offer(job)
+        rig.deliveries.begin_now(job)
         rig.says("555 5.5.4 what is BODY", "503 no", "503 no")
         assert rig.asked_anew == [] and rig.queue.done == [(1, Outcome.REFUSED)]
 
@@ -201,7 +201,7 @@ class TestSettling:
 
         rig = Rig()
         job = rig.job(before_end_of_data=gate)
-        rig.deliveries.offer(job)
+        rig.deliveries.begin_now(job)
         assert rig.deliveries.streaming
         rig.says("250 ok", "250 ok", "354 go")
         assert job.waiter is not None and job.waiter.result() is CallerStep.WRITE
@@ -214,7 +214,7 @@ class TestBodies:
 
         rig = Rig()
         job = rig.job(before_end_of_data=gate)
-        rig.deliveries.offer(job)
+        rig.deliveries.begin_now(job)
         rig.says("250 ok", "250 ok", "354 go")
         rig.verbs()
         rig.queue.waiting.append(rig.job(2))
@@ -229,7 +229,7 @@ class TestBodies:
 
         rig = Rig()
         job = rig.job(before_end_of_data=gate)
-        rig.deliveries.offer(job)
+        rig.deliveries.begin_now(job)
         rig.verbs()
         await rig.deliveries.write_body(job)
         assert rig.verbs() == []
@@ -240,7 +240,7 @@ class TestBodies:
 
         rig = Rig()
         job = rig.job(before_end_of_data=gate)
-        rig.deliveries.offer(job)
+        rig.deliveries.begin_now(job)
         rig.says("250 ok", "250 ok", "354 go")
         rig.verbs()
         with pytest.raises(NotSent, match="changed my mind") as caught:
@@ -253,7 +253,7 @@ class TestCancelling:
     async def test_what_is_not_handed_over_will_not_be_sent(self) -> None:
         rig = Rig()
         job = rig.job()
-        rig.deliveries.offer(job)
+        rig.deliveries.begin_now(job)
         job.abandoned = True
         assert rig.deliveries.cancel(job)
         rig.says("250 ok", "250 ok", "354 go")
@@ -265,7 +265,7 @@ class TestCancelling:
     async def test_what_is_handed_over_runs_to_its_end(self) -> None:
         rig = Rig()
         job = rig.job()
-        rig.deliveries.offer(job)
+        rig.deliveries.begin_now(job)
         rig.says("250 ok", "250 ok", "354 go")
         rig.channel.flush()
         assert not rig.deliveries.cancel(job)
@@ -277,7 +277,7 @@ class TestCancelling:
 
         rig = Rig()
         job = rig.job(before_end_of_data=gate)
-        rig.deliveries.offer(job)
+        rig.deliveries.begin_now(job)
         rig.says("250 ok", "250 ok", "354 go")
         assert rig.deliveries.cancel(job)
         assert isinstance(rig.channel.failure, Interrupted) and rig.wire.closing
@@ -288,13 +288,13 @@ class TestLimits:
         rig = Rig()
         rig.deliveries.retire(messages=1, age=None)
         assert not rig.deliveries.spent
-        rig.deliveries.offer(rig.job())
+        rig.deliveries.begin_now(rig.job())
         assert rig.deliveries.spent
 
     async def test_the_servers_own_limit_counts_too(self) -> None:
         rig = Rig("LIMITS MAILMAX=1")
         rig.deliveries.retire(messages=None, age=None)
-        rig.deliveries.offer(rig.job())
+        rig.deliveries.begin_now(rig.job())
         assert rig.deliveries.spent
 
     async def test_at_its_age_it_is_spent(self) -> None:

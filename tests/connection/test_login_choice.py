@@ -460,6 +460,16 @@ class TestTokens:
             assert auths(server) == [name, name]
         assert provider.calls == 2
 
+    async def test_a_renewed_one_is_shown_by_the_mechanism_that_was_refused(self, name: str) -> None:
+        other = {"OAUTHBEARER": "XOAUTH2", "XOAUTH2": "OAUTHBEARER"}[name]
+        provider = Provider("expired", "good")
+        mechanisms = {one: TOKENS[one] for one in (name, other)}
+        async with speaking(users={"ann": "good"}, mechanisms=mechanisms) as server:
+            chosen = replace(with_token(provider), mechanisms=(name, other))
+            async with client_of(server, credentials=chosen) as client:
+                await client.send(mail())
+            assert auths(server) == [name, name]
+
     async def test_ten_connections_with_a_refused_one_call_the_provider_once_more(self, name: str) -> None:
         provider = Provider("expired", "good")
         async with self.served(name) as server:

@@ -25,6 +25,7 @@ def test_a_server_is_named_by_host_and_port_or_by_its_socket() -> None:
     assert Route(host="mx.test", port=25).name == "mx.test:25"
     assert Route(host="::1", port=25).name == "[::1]:25"
     assert Route(host="x", path="/run/s").name == "/run/s"
+    assert Route(host="domain.test", mx=True).name == "the mail exchangers of domain.test"
 
 
 def test_when_a_connection_logs_in() -> None:

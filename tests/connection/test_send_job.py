@@ -28,7 +28,7 @@ def job(message: Message | None = None, **options: Any) -> SendJob:
 
 def prepared(offer: Extensions, message: Message | None = None, **options: Any) -> SendJob:
     one = job(message, **options)
-    one.offer = offer
+    one.server_offer = offer
     one.prepare()
     return one
 

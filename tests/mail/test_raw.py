@@ -19,7 +19,7 @@ from smtp_async.errors import (
 )
 from smtp_async.mail import raw
 from smtp_async.mail.raw import MOST_HEADER, RawMail, raw_mail
-from smtp_async.message.foreign_mail import ForeignMail, content_of_raw
+from smtp_async.message.foreign_mail import ForeignMail, mail_of_bytes
 from smtp_async.sources import Body, read_all
 from smtp_async.testing import CancelManner, CancelMoment, cancellations
 from tests.lab import every_loop, until
@@ -82,7 +82,7 @@ async def closed(mail):
 async def test_every_kind_is_the_same_mail(tmp_path, kind):
     mail = await raw_mail(EVERY[kind](MESSAGE, tmp_path), close=True)
     assert isinstance(mail, RawMail)
-    whole = content_of_raw(MESSAGE)
+    whole = mail_of_bytes(MESSAGE)
     given = ("ann@example.com", ["x@example.org"])
     assert mail.envelope(*given) == whole.envelope(*given)
     content = mail.content()
@@ -116,7 +116,7 @@ async def test_without_an_empty_line_there_is_only_a_header(tmp_path, kind, mess
     origin = EVERY[kind](message, tmp_path)
     mail = await raw_mail(origin, close=True)
     assert isinstance(mail, ForeignMail)
-    assert (await read(mail))[0] == content_of_raw(message).content().join()
+    assert (await read(mail))[0] == mail_of_bytes(message).content().join()
     assert getattr(origin, "closed", True)
 
 
@@ -132,7 +132,7 @@ LINES = st.lists(
 def test_any_octets_in_any_chunks_are_the_same_mail(data, sizes, exact):
     async def check():
         try:
-            whole = content_of_raw(data, exact=exact).content()
+            whole = mail_of_bytes(data, exact=exact).content()
         except InvalidHeader:
             for origin in (
                 Again(cut(data, sizes)),
@@ -299,7 +299,7 @@ async def test_an_envelope_comes_from_the_header():
         "secret@example.net",
         "hidden@example.net",
     ]
-    assert envelope == content_of_raw(head + TEXT).envelope()
+    assert envelope == mail_of_bytes(head + TEXT).envelope()
     with pytest.raises(InvalidArgument, match="Resent"):
         (await raw_mail(Awaited([MESSAGE]))).envelope()
     with pytest.raises(MissingSender):

@@ -30,7 +30,7 @@ from smtp_async.errors import (
 from smtp_async.mail.coerce import PendingMail, to_mail
 from smtp_async.mail.rendered import RenderedMail
 from smtp_async.mail.signing import signed
-from smtp_async.message.foreign_mail import content_of_raw
+from smtp_async.message.foreign_mail import mail_of_bytes
 from smtp_async.model.content import Content, Mail
 from smtp_async.model.signing import Rewritten, Signing, ToSign
 from smtp_async.sources import read_all
@@ -153,7 +153,7 @@ class TestMessages:
         mail = await signed(Loose(), (BY_ED25519,))
         content = mail.content()
         assert not content.canonical
-        demand_verified(content_of_raw(content.join()).content().join())
+        demand_verified(mail_of_bytes(content.join()).content().join())
 
     async def test_another_envelope(self) -> None:
         pending = to_mail(message(), SendOptions(sign=BY_RSA), recipients=["cy@example.net"])

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from smtp_async.errors import SMTPError
 from smtp_async.mail.coerce import PendingMail, Raw, to_mail
 from smtp_async.message import Message
-from smtp_async.message.foreign_mail import content_of
+from smtp_async.message.foreign_mail import mail_of_email_object
 from smtp_async.model.address import Address
 from smtp_async.model.content import Content, Mail
 
@@ -58,7 +58,7 @@ PATHS: dict[str, Callable[[bytes], Mail]] = {
 #: The same for an object.
 ENTRIES: dict[str, Callable[[OldMessage], Mail]] = {
     # Whatever its size: for large objects a thread does the same.
-    "content_of": content_of,
+    "mail_of_email_object": mail_of_email_object,
     "from_email_message": lambda message: as_mail(Message.from_email_message(message)),
 }
 

@@ -22,7 +22,7 @@ from smtp_async.errors import (
     MissingSender,
 )
 from smtp_async.message import Message
-from smtp_async.message.foreign_mail import content_of, content_of_raw
+from smtp_async.message.foreign_mail import mail_of_bytes, mail_of_email_object
 from smtp_async.message.header_parser import without_leading
 from smtp_async.model.address import Address
 from smtp_async.model.content import Content
@@ -63,7 +63,7 @@ def test_a_modern_message():
     message.add_alternative("<p>Grüße", subtype="html")
     message.add_attachment(bytes(range(256)), maintype="application", subtype="x", filename="ä.bin")
     before = state(message)
-    mail = content_of(message)
+    mail = mail_of_email_object(message)
     assert who(mail.envelope()) == (
         "ann@example.com",
         [("bob@example.org", Kind.TO), ("u@x", Kind.CC), ("s@hidden.example", Kind.BCC)],
@@ -86,7 +86,7 @@ def test_a_modern_message():
 
 def test_the_mail_is_as_it_was_when_it_was_taken():
     message = modern(Subject="before")
-    mail = content_of(message)
+    mail = mail_of_email_object(message)
     message.replace_header("Subject", "after")
     message.set_content("after")
     assert parsed(mail.content().join())["Subject"] == "before"
@@ -99,7 +99,7 @@ def test_old_messages():
     message["Subject"] = Header("Grüße", "iso-8859-1")
     message.attach(MIMEText("Grüße\nFrom me\n.\n", "plain", "utf-8"))
     before = message.items()
-    mail = content_of(message)
+    mail = mail_of_email_object(message)
     assert who(mail.envelope()) == ("j@x", [("a@x", Kind.TO), ("b@y", Kind.TO)])
     data = mail.content().join()
     check_wire_form(data)
@@ -113,7 +113,7 @@ def test_old_messages():
 
 
 def test_international_domains_are_written_as_a_labels():
-    mail = content_of(modern(From="a@faß.de", Reply_To="Ü <b@faß.de>"))
+    mail = mail_of_email_object(modern(From="a@faß.de", Reply_To="Ü <b@faß.de>"))
     data = mail.content().join()
     assert b"From: a@xn--fa-hia.de\r\n" in data
     assert b"<b@xn--fa-hia.de>\r\n" in data
@@ -121,7 +121,7 @@ def test_international_domains_are_written_as_a_labels():
 
 
 def test_utf8_local_parts():
-    mail = content_of(modern(To='"Müller, J" <jösé@bücher.example>', Subject="ü"))
+    mail = mail_of_email_object(modern(To='"Müller, J" <jösé@bücher.example>', Subject="ü"))
     with pytest.raises(ExtensionMissing, match="SMTPUTF8"):
         mail.content()
     content = mail.content(utf8=True)
@@ -134,7 +134,7 @@ def test_a_utf8_policy_does_not_ask_for_smtputf8_without_need():
     message = EmailMessage(policy=email.policy.SMTPUTF8)
     message["From"], message["To"], message["Subject"] = "Jörg <a@x>", "b@x", "Grüße"
     message.set_content("x")
-    content = content_of(message).content(utf8=True)
+    content = mail_of_email_object(message).content(utf8=True)
     assert not content.utf8
     assert parsed(content.join())["Subject"] == "Grüße"
 
@@ -146,7 +146,7 @@ EIGHTBIT = "From: Jörg Müller <j@x>\nTo: Zoë <z@y>, a@y (Grüße)\nSubject: �
 @pytest.mark.parametrize("policy", [email.policy.default, email.policy.compat32])
 def test_raw_octets_in_a_header_are_written_in_encoded_words(charset, policy):
     message = email.message_from_bytes(EIGHTBIT.encode(charset), policy=policy)
-    mail = content_of(message)
+    mail = mail_of_email_object(message)
     assert who(mail.envelope()) == ("j@x", [("z@y", Kind.TO), ("a@y", Kind.TO)])
     for eightbit in (False, True):
         content = mail.content(eightbit=eightbit)
@@ -158,7 +158,7 @@ def test_raw_octets_in_a_header_are_written_in_encoded_words(charset, policy):
 
 
 def test_an_address_in_octets_of_no_known_charset_is_refused():
-    mail = content_of(email.message_from_bytes(b"From: J\xf6rg <j\xf6rg@x>\nTo: b@x\n\nx\n"))
+    mail = mail_of_email_object(email.message_from_bytes(b"From: J\xf6rg <j\xf6rg@x>\nTo: b@x\n\nx\n"))
     with pytest.raises(InvalidAddress, match="UTF-8"):
         mail.envelope()
 
@@ -171,7 +171,7 @@ def test_a_message_that_was_parsed_keeps_its_fields():
     )
     for policy in (email.policy.default, email.policy.compat32):
         message = email.message_from_bytes(source, policy=policy)
-        mail = content_of(message)
+        mail = mail_of_email_object(message)
         assert names_of(mail.content().join()) == ["Received", "From", "To", "Cc", "x-lower", "X-Lower"]
         assert who(mail.envelope()) == ("a@x", [("c@x", Kind.CC)])
 
@@ -186,13 +186,16 @@ def test_a_message_that_was_parsed_keeps_its_fields():
 )
 def test_the_envelope_of_mail_with_comments(text, policy):
     source = f"From: {text}\r\nTo: b@x (B, c@d), (c) d@x (D)\r\n\r\nhi\r\n".encode()
-    for mail in (content_of(email.message_from_bytes(source, policy=policy)), content_of_raw(source)):
+    for mail in (
+        mail_of_email_object(email.message_from_bytes(source, policy=policy)),
+        mail_of_bytes(source),
+    ):
         assert who(mail.envelope()) == ("MAILER-DAEMON@mx.example.com", [("b@x", Kind.TO), ("d@x", Kind.TO)])
 
 
 def test_unreadable_fields_matter_only_when_they_are_needed():
     message = email.message_from_string("From: a@x (comment\nTo: b@x\nReply-To: nonsense (\n\nbody\n")
-    mail = content_of(message)
+    mail = mail_of_email_object(message)
     assert mail.content().join()
     with pytest.raises(InvalidAddress):
         mail.envelope()
@@ -221,12 +224,12 @@ def test_injection_is_refused_whatever_python_would_do(name, value):
     old["From"], old["To"] = "a@x", "b@x"
     old[name] = value
     with pytest.raises(InvalidHeader):
-        content_of(old)
+        mail_of_email_object(old)
     new = modern()
     # The modern API checks some of it by itself; a policy or a raw list can get around that.
     new._headers.append((name, value))
     with pytest.raises(InvalidHeader):
-        content_of(new)
+        mail_of_email_object(new)
 
 
 @pytest.mark.parametrize("what", ["name", "value"])
@@ -240,7 +243,7 @@ def test_injection_in_a_part_is_refused(what):
         part.add_header("Content-Disposition", "attachment", filename='a"\r\n\r\nevil')
     message.attach(part)
     with pytest.raises(InvalidHeader):
-        content_of(message)
+        mail_of_email_object(message)
 
 
 def test_a_policy_is_not_asked_to_write():
@@ -251,7 +254,7 @@ def test_a_policy_is_not_asked_to_write():
     message = EmailMessage(policy=Adding())
     message["From"], message["To"] = "a@x", "b@x"
     message.set_content("x")
-    assert b"X-Added" not in content_of(message).content().join()
+    assert b"X-Added" not in mail_of_email_object(message).content().join()
 
 
 @given(st.text(max_size=20), st.text(max_size=40))
@@ -261,7 +264,7 @@ def test_the_header_is_exactly_what_was_set(name, value):
     message[name] = value
     message.set_payload("body")
     try:
-        data = content_of(message).content().join()
+        data = mail_of_email_object(message).content().join()
     except InvalidHeader:
         return
     assert names_of(data) == ["From", "To"] + ([] if name.lower() in ("bcc", "resent-bcc") else [name])
@@ -273,7 +276,7 @@ def test_bcc_of_an_attached_message_stays():
     inner = modern(Bcc="kept@x")
     outer = modern(Bcc="secret@x", resent_bcc=None)
     outer.add_attachment(inner)
-    data = content_of(outer).content().join()
+    data = mail_of_email_object(outer).content().join()
     assert b"kept@x" in data
     assert b"secret@x" not in data
 
@@ -287,7 +290,7 @@ RAW = (
 
 
 def test_raw_bytes():
-    mail = content_of_raw(RAW)
+    mail = mail_of_bytes(RAW)
     assert who(mail.envelope()) == (
         "a@x",
         [
@@ -303,10 +306,10 @@ def test_raw_bytes():
 
 
 def test_exact_bytes_lose_nothing_but_their_bcc():
-    content = content_of_raw(RAW, exact=True).content()
+    content = mail_of_bytes(RAW, exact=True).content()
     assert content.join() == b"From: Ann <a@x>\nTo: b@y,\n c@z\nSubject: x\n\nBcc: kept\n.\n\r.\r"
     assert content.binary
-    assert content_of_raw(RAW, exact=True, remove_bcc=False).content().join() == RAW
+    assert mail_of_bytes(RAW, exact=True, remove_bcc=False).content().join() == RAW
 
 
 @pytest.mark.parametrize("ending", [b"\r\n", b"\n", b"\r"])
@@ -315,7 +318,7 @@ def test_bcc_goes_whatever_ends_a_line(ending, exact):
     raw = ending.join(
         [b"Bcc: s@hidden,", b" t@hidden", b"From: a@x", b"Resent-Bcc: h@hidden", b"", b"x", b""]
     )
-    assert b"hidden" not in content_of_raw(raw, exact=exact).content().join()
+    assert b"hidden" not in mail_of_bytes(raw, exact=exact).content().join()
 
 
 @pytest.mark.parametrize(
@@ -330,23 +333,23 @@ def test_bcc_goes_whatever_ends_a_line(ending, exact):
     ],
 )
 def test_odd_messages_are_sent_as_they_are(raw):
-    mail = content_of_raw(raw, exact=True)
+    mail = mail_of_bytes(raw, exact=True)
     assert mail.content().join() == raw
     assert who(mail.envelope("s@x", ["r@x"])) == ("s@x", [("r@x", Kind.TO)])
 
 
 def test_the_sender_of_the_header():
-    assert who(content_of_raw(b"From: a@x\nSender: s@x\nTo: b@x\n\n").envelope())[0] == "s@x"
-    assert who(content_of_raw(b"From: a@x, c@x\nTo: b@x\n\n").envelope())[0] == "a@x"
+    assert who(mail_of_bytes(b"From: a@x\nSender: s@x\nTo: b@x\n\n").envelope())[0] == "s@x"
+    assert who(mail_of_bytes(b"From: a@x, c@x\nTo: b@x\n\n").envelope())[0] == "a@x"
     with pytest.raises(MissingSender):
-        content_of_raw(b"To: b@x\n\n").envelope()
+        mail_of_bytes(b"To: b@x\n\n").envelope()
     with pytest.raises(MissingRecipient):
-        content_of_raw(b"From: b@x\nTo: nobody:;\n\n").envelope()
+        mail_of_bytes(b"From: b@x\nTo: nobody:;\n\n").envelope()
 
 
 @pytest.mark.parametrize("field", [b"Resent-To: a@x", b"resent-date: now", b"Resent-From: a@x"])
 def test_a_message_that_was_resent_needs_its_envelope(field):
-    mail = content_of_raw(b"From: a@x\nTo: b@x\n" + field + b"\n\n")
+    mail = mail_of_bytes(b"From: a@x\nTo: b@x\n" + field + b"\n\n")
     for sender, recipients in ((None, None), ("s@x", None), (None, ["r@x"])):
         with pytest.raises(InvalidArgument, match="Resent"):
             mail.envelope(sender, recipients)
@@ -354,11 +357,11 @@ def test_a_message_that_was_resent_needs_its_envelope(field):
 
 
 def test_raw_utf8_headers():
-    mail = content_of_raw("From: Jörg <jörg@bücher.example>\nTo: b@x\n\nx\n".encode())
+    mail = mail_of_bytes("From: Jörg <jörg@bücher.example>\nTo: b@x\n\nx\n".encode())
     assert mail.content().utf8
     assert str(mail.envelope().sender) == "jörg@bücher.example"
     with pytest.raises(InvalidAddress):
-        content_of_raw(b"From: \xe4@x\nTo: b@x\n\nx\n").envelope()
+        mail_of_bytes(b"From: \xe4@x\nTo: b@x\n\nx\n").envelope()
 
 
 @given(
@@ -380,7 +383,7 @@ def test_cutting_is_what_a_reader_would_do(lines, ending):
             kept.append(line)
     raw = b"".join(line + ending for line in lines) + ending + b"body" + ending
     expected = b"".join(line + b"\r\n" for line in kept) + b"\r\nbody\r\n"
-    assert content_of_raw(raw).content().join() == expected
+    assert mail_of_bytes(raw).content().join() == expected
 
 
 # --- what is not looked at ----------------------------------------------------------------------------------
@@ -413,14 +416,14 @@ def test_content_is_the_same_as_if_all_of_it_was_read(fields, body, exact):
     """What sending by the thousand leaves out finds nothing else than reading everything does."""
     raw = b"".join([name + colon + value + b"\r\n" for name, colon, value in fields]) + b"\r\n" + body
     try:
-        kept = content_of_raw(raw, exact=exact).content()
+        kept = mail_of_bytes(raw, exact=exact).content()
     except InvalidHeader:
         assert b"\r\r\n" in raw
         return
     whole = Content.of_bytes(kept.join(), exact=exact)
     for name in ("size", "eightbit", "utf8", "binary", "message_id", "canonical"):
         assert getattr(kept, name) == getattr(whole, name), name
-    assert content_of_raw(raw, exact=exact, remove_bcc=False).content().join() == (
+    assert mail_of_bytes(raw, exact=exact, remove_bcc=False).content().join() == (
         raw if exact else without_leading(normalised(raw))
     )
 
@@ -429,19 +432,19 @@ def test_content_is_the_same_as_if_all_of_it_was_read(fields, body, exact):
 def test_bcc_is_cut_wherever_the_header_ends(blank):
     """Bcc and Resent-Bcc go, but what the body says of them stays."""
     raw = b"From: a@x\r\nresent-BCC: s@hidden\r\nX: y" + blank + b"Bcc: body\r\n"
-    data = content_of_raw(raw, exact=True).content().join()
+    data = mail_of_bytes(raw, exact=True).content().join()
     assert data == b"From: a@x\r\nX: y" + blank + b"Bcc: body\r\n"
 
 
 def test_a_bare_line_end_is_no_way_out():
     """SMTP smuggling: what a lenient server takes for an end of data is an ordinary line when it leaves."""
     for bad in (b"\n.\n", b"\r.\r", b"\r\n.\n", b"\n.\r\n", b"\r\n.\r"):
-        data = content_of_raw(b"Subject: x\r\n\r\na" + bad + b"MAIL FROM:<e@x>\r\n").content().join()
+        data = mail_of_bytes(b"Subject: x\r\n\r\na" + bad + b"MAIL FROM:<e@x>\r\n").content().join()
         assert data == b"Subject: x\r\n\r\na\r\n.\r\nMAIL FROM:<e@x>\r\n"
 
 
 def test_the_header_is_read_only_for_what_is_not_given():
-    mail = content_of_raw(b"From: nonsense (\nTo: b@x\n\nx\n")
+    mail = mail_of_bytes(b"From: nonsense (\nTo: b@x\n\nx\n")
     assert who(mail.envelope("s@x", ["r@x"])) == ("s@x", [("r@x", Kind.TO)])
     assert who(mail.envelope("s@x")) == ("s@x", [("b@x", Kind.TO)])
     with pytest.raises(InvalidAddress):
@@ -450,14 +453,14 @@ def test_the_header_is_read_only_for_what_is_not_given():
 
 def test_binary_changes_nothing():
     """The encodings are those that somebody else chose."""
-    for mail in (content_of_raw(RAW), content_of(modern(resent_bcc=None))):
+    for mail in (mail_of_bytes(RAW), mail_of_email_object(modern(resent_bcc=None))):
         assert mail.content(eightbit=True, binary=True).join() == mail.content(eightbit=True).join()
 
 
 @pytest.mark.parametrize("exact", [False, True])
 def test_a_template_may_begin_with_an_empty_line(exact):
     raw = b"\nBcc: s@hidden\nFrom: a@x\nTo: b@x\n\nNote: x\n"
-    mail = content_of_raw(raw, exact=exact)
+    mail = mail_of_bytes(raw, exact=exact)
     assert who(mail.envelope()) == ("a@x", [("b@x", Kind.TO), ("s@hidden", Kind.BCC)])
     data = mail.content().join()
     assert data.lstrip(b"\n").replace(b"\r\n", b"\n") == b"From: a@x\nTo: b@x\n\nNote: x\n"
@@ -470,5 +473,5 @@ def test_a_part_without_a_header_keeps_its_text():
         b"--b\r\n\r\nNote: see below\r\n--b--\r\n"
     )
     for policy in (email.policy.default, email.policy.compat32):
-        assert content_of(email.message_from_bytes(data, policy=policy)).content().join() == data
+        assert mail_of_email_object(email.message_from_bytes(data, policy=policy)).content().join() == data
     assert Message.from_bytes(data).text == "Note: see below"

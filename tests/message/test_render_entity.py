@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from smtp_async.errors import ExtensionMissing, InvalidArgument, InvalidHeader, SMTPError
 from smtp_async.message.entity import MOST_LEVELS, Entity, entity_of_octets
-from smtp_async.message.foreign_mail import content_of
+from smtp_async.message.foreign_mail import mail_of_email_object
 from smtp_async.message.header_parser import Field
 from smtp_async.message.render_entity import content_of_entity, message_within
 from smtp_async.message.transfer_encoding import EIGHT, SEVEN, Capabilities
@@ -322,7 +322,7 @@ def test_many_levels_around_a_long_text_cost_little():
         outer = MIMEMultipart()
         outer.attach(message)
         message = outer
-    mail = content_of(message)
+    mail = mail_of_email_object(message)
     begun = time.process_time()
     data = mail.content().join()
     assert time.process_time() - begun < 1.5
@@ -338,4 +338,4 @@ FOLDED = (
 
 @pytest.mark.parametrize("policy", [email.policy.compat32, email.policy.default])
 def test_what_is_folded_and_fit_leaves_octet_for_octet(policy):
-    assert content_of(email.message_from_bytes(FOLDED, policy=policy)).content().join() == FOLDED
+    assert mail_of_email_object(email.message_from_bytes(FOLDED, policy=policy)).content().join() == FOLDED

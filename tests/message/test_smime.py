@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from smtp_async import ExternalSigner, SMIMEEncryption, SMIMESignature
 from smtp_async.errors import FeatureUnavailable, InvalidArgument, SigningError, SMTPError
 from smtp_async.message.cms_signature import certificate_attribute, signed_attributes, signed_data
-from smtp_async.message.foreign_mail import content_of_raw
+from smtp_async.message.foreign_mail import mail_of_bytes
 from smtp_async.message.mail_certificate import MailCertificate
 from smtp_async.message.sign import KeySigner
 from smtp_async.model.signing import Rewritten, SignRequest, ToSign
@@ -206,7 +206,7 @@ def _contents(way: SMIMESignature, header: bytes) -> list[bytes]:
 @pytest.mark.parametrize("path", ODD_MAIL, ids=[one.stem for one in ODD_MAIL])
 def test_no_line_of_odd_mail_is_lost(path: Path) -> None:
     try:
-        data = content_of_raw(path.read_bytes()).content().join()
+        data = mail_of_bytes(path.read_bytes()).content().join()
     except SMTPError:
         return  # no message that is sent at all
     end = data.index(b"\r\n\r\n") + 4 if b"\r\n\r\n" in data else len(data)

@@ -33,7 +33,7 @@ class Planned:
 def job(number: int, *, streamed: bool = False, planned: bool = True) -> SendJob:
     made = SendJob(number, Planned(), SendOptions())
     if planned:
-        made.offer = NO_EXTENSIONS
+        made.server_offer = NO_EXTENSIONS
         made.prepare()
         assert made.transaction is not None
         if streamed:

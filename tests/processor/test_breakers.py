@@ -38,15 +38,15 @@ def new_breaker(**policy: Any) -> Breaker:
 
 
 def test_a_new_breaker_is_closed() -> None:
-    assert new_breaker().closed and new_breaker().admits(0.0) == math.inf
+    assert new_breaker().closed and new_breaker().messages_allowed(0.0) == math.inf
 
 
 def test_a_failure_admits_no_message_until_the_pause_is_over() -> None:
     breaker = new_breaker()
     assert breaker.failed(100.0)
     assert not breaker.closed
-    assert breaker.admits(104.9) == 0
-    assert breaker.admits(105.0) == 1
+    assert breaker.messages_allowed(104.9) == 0
+    assert breaker.messages_allowed(105.0) == 1
 
 
 def test_failures_of_messages_already_being_sent_do_not_lengthen_the_pause() -> None:
@@ -60,7 +60,7 @@ def test_the_probe_goes_alone() -> None:
     breaker = new_breaker()
     breaker.failed(100.0)
     breaker.started()
-    assert breaker.admits(105.0) == 0
+    assert breaker.messages_allowed(105.0) == 0
 
 
 def test_pauses_double_with_each_failed_probe() -> None:
@@ -77,8 +77,8 @@ def test_an_inconclusive_probe_lets_another_one_follow() -> None:
     breaker = new_breaker()
     breaker.failed(0.0)
     breaker.started()
-    breaker.probe_ended()
-    assert breaker.admits(5.0) == 1
+    breaker.allow_next_probe()
+    assert breaker.messages_allowed(5.0) == 1
 
 
 def test_a_probe_that_succeeds_lets_mail_flow() -> None:
@@ -86,7 +86,7 @@ def test_a_probe_that_succeeds_lets_mail_flow() -> None:
     breaker.failed(0.0)
     breaker.started()
     breaker.recovered()
-    assert breaker.closed and breaker.admits(0.0) == math.inf
+    assert breaker.closed and breaker.messages_allowed(0.0) == math.inf
     assert breaker.failed(100.0) and breaker.until == 105.0
 
 
@@ -116,11 +116,11 @@ async def test_mail_flows_again_only_when_server_and_spool_have_recovered() -> N
     await breakers.server_failed(dead())
     await breakers.spool_failed(SpoolFull("no space left"))
     recorder.clock.move(5)
-    assert breakers.admits() == 1
+    assert breakers.messages_allowed() == 1
     await breakers.server_recovered()
     assert not breakers.mail_flows and breakers.error is not None
     await breakers.spool_recovered()
-    assert breakers.mail_flows and breakers.error is None and breakers.admits() == math.inf
+    assert breakers.mail_flows and breakers.error is None and breakers.messages_allowed() == math.inf
     assert [type(event) for event in recorder.events] == [QueuePaused, QueuePaused, QueueResumed]
 
 

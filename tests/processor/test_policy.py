@@ -282,6 +282,14 @@ def after(
     return judge_job(entry, found, replace(STEADY, **policy), now=now, on_unknown=on_unknown)
 
 
+@pytest.mark.parametrize("kind", [AuthenticationFailed, NotConnected])
+def test_no_reply_to_a_login_is_a_reason(kind: Any) -> None:
+    """A server may repeat the credentials in it, whatever class its refusal has."""
+    error = kind("no login", reply=reply("454 4.7.0 you said c2VjcmV0"), stage="AUTH")
+    found = judge_recipients(receipt_of(error, [ANN]), on_unknown="retry")
+    assert found[0].reason == "no login 454 4.7.0"
+
+
 def test_a_job_that_every_recipient_accepted_is_delivered() -> None:
     assert after("250 ok").fate is Fate.DELIVERED
 

@@ -46,7 +46,7 @@ def test_a_first_delay_of_zero_stays_zero() -> None:
 
 
 def due(tries: int, *, now: float = 1000.0, expires: float | None = None, **policy: Any) -> float | None:
-    return next_attempt(RetryPolicy(jitter=False, **policy), tries, now=now, expires=expires)
+    return next_attempt(RetryPolicy(jitter=False, **policy), tries, now=now, expires=expires, chance=1.0)
 
 
 def test_the_next_attempt_is_after_the_delay() -> None:

@@ -188,7 +188,7 @@ def travelling(data: bytes, encoding: str) -> bytes:
     return base64_lines(data) if encoding == "base64" else data
 
 
-def content_of(origin: Any, **how: Any) -> Content:
+def mail_of_email_object(origin: Any, **how: Any) -> Content:
     return Content([b"before\r\n", Source(origin, **how), b"after\r\n"])
 
 

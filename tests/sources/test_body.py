@@ -23,8 +23,8 @@ from tests.sources.origins import (
     Awaited,
     ShortReads,
     async_generated,
-    content_of,
     generated,
+    mail_of_email_object,
     open_files,
     path_of,
     piped,
@@ -63,7 +63,7 @@ def around(data, encoding="base64"):
 @pytest.mark.parametrize("encoding", ["base64", "identity"])
 @KINDS
 async def test_every_kind_in_its_place(tmp_path, kind, encoding):
-    content = content_of(EVERY[kind](DATA, tmp_path), encoding=encoding, close=True)
+    content = mail_of_email_object(EVERY[kind](DATA, tmp_path), encoding=encoding, close=True)
     async with opened(content) as body:
         known = kind in AGAIN and kind != "iterable"
         assert content.size == (len(around(DATA, encoding)) if known else None)
@@ -128,7 +128,7 @@ async def test_an_async_source_runs_in_the_callers_task():
         tasks.add(asyncio.current_task())
         yield b"x"
 
-    async with opened(content_of(some())) as body:
+    async with opened(mail_of_email_object(some())) as body:
         await read(body)
     assert tasks == {asyncio.current_task()}
 
@@ -151,7 +151,7 @@ async def test_memory_is_constant(tmp_path):
 async def test_a_limiter_may_be_given(tmp_path):
     limiter = anyio.CapacityLimiter(1)
     assert limiter.borrowed_tokens == 0
-    contents = [content_of(ShortReads(DATA, [70_000])) for _ in range(5)]
+    contents = [mail_of_email_object(ShortReads(DATA, [70_000])) for _ in range(5)]
     async with contextlib.AsyncExitStack() as stack:
         bodies = [await stack.enter_async_context(opened(each, limiter=limiter)) for each in contents]
         assert await asyncio.gather(*map(read, bodies)) == [around(DATA)] * 5
@@ -174,7 +174,7 @@ async def test_a_guard_stops_a_stream_on_its_way():
 @pytest.mark.parametrize("pieces", [0, 1, 3, 1000])
 @pytest.mark.parametrize("kind", AGAIN)
 async def test_some_kinds_can_be_read_again_from_anywhere(tmp_path, kind, pieces):
-    async with opened(content_of(AGAIN[kind](DATA, tmp_path), close=True)) as body:
+    async with opened(mail_of_email_object(AGAIN[kind](DATA, tmp_path), close=True)) as body:
         chunks = body.chunks()
         with contextlib.suppress(StopAsyncIteration):
             for _ in range(pieces):
@@ -186,7 +186,7 @@ async def test_some_kinds_can_be_read_again_from_anywhere(tmp_path, kind, pieces
 
 @pytest.mark.parametrize("kind", ONCE | AWAITED)
 async def test_others_once(tmp_path, kind):
-    content = content_of((ONCE | AWAITED)[kind](DATA, tmp_path), close=True)
+    content = mail_of_email_object((ONCE | AWAITED)[kind](DATA, tmp_path), close=True)
     body = Body(content)
     await body.open()
     await body.open()
@@ -200,7 +200,7 @@ async def test_others_once(tmp_path, kind):
 
 
 async def test_a_pass_needs_an_opening(tmp_path):
-    body = Body(content_of(path_of(DATA, tmp_path)))
+    body = Body(mail_of_email_object(path_of(DATA, tmp_path)))
     with pytest.raises(UsageError, match="before each time it is read"):
         body.chunks()
     await body.open()
@@ -241,7 +241,7 @@ async def test_what_is_no_source_closes_the_others():
 
 async def test_an_error_in_mid_body_has_its_cause(tmp_path):
     path = path_of(DATA, tmp_path)
-    async with opened(content_of(path)) as body:
+    async with opened(mail_of_email_object(path)) as body:
         chunks = body.chunks()
         await anext(chunks)
         with path.open("ab") as file:
@@ -306,7 +306,7 @@ async def test_a_file_is_not_closed_while_a_thread_reads_it():
             return super().read1(size)
 
     file = Slow(DATA)
-    body = Body(content_of(file, close=True))
+    body = Body(mail_of_email_object(file, close=True))
     await body.open()
     task = asyncio.create_task(read(body))
     await until(started.is_set)
@@ -350,7 +350,7 @@ async def test_generators_end_with_the_body():
 async def test_what_is_kept_can_be_read_twice(tmp_path, kind):
     folder = tmp_path / "copies"
     folder.mkdir()
-    content = content_of(EVERY[kind](DATA, tmp_path), close=True)
+    content = mail_of_email_object(EVERY[kind](DATA, tmp_path), close=True)
     async with opened(content, temp_dir=str(folder)) as body:
         await body.keep()
         assert body.rereadable
@@ -362,7 +362,7 @@ async def test_what_is_kept_can_be_read_twice(tmp_path, kind):
 
 
 async def test_what_was_begun_is_not_kept():
-    async with opened(content_of(generated([DATA]))) as body:
+    async with opened(mail_of_email_object(generated([DATA]))) as body:
         chunks = body.chunks()
         for _ in range(2):
             await anext(chunks)
@@ -371,7 +371,7 @@ async def test_what_was_begun_is_not_kept():
 
 
 async def test_a_copy_needs_a_place(tmp_path):
-    async with opened(content_of(generated([DATA])), temp_dir=str(tmp_path / "nothing")) as body:
+    async with opened(mail_of_email_object(generated([DATA])), temp_dir=str(tmp_path / "nothing")) as body:
         with pytest.raises(FileError, match="cannot be"):
             await body.keep()
 
@@ -390,7 +390,7 @@ async def test_only_what_needs_it_is_copied(tmp_path):
 @KINDS
 async def test_read_all(tmp_path, kind):
     origin = EVERY[kind](DATA, tmp_path)
-    assert await read_all(content_of(origin, close=True)) == around(DATA)
+    assert await read_all(mail_of_email_object(origin, close=True)) == around(DATA)
     assert getattr(origin, "closed", False) is False
     getattr(origin, "close", int)()
 
@@ -398,14 +398,14 @@ async def test_read_all(tmp_path, kind):
 @pytest.mark.parametrize("kind", AGAIN | ONCE)
 def test_read_now(tmp_path, kind):
     origin = EVERY[kind](DATA, tmp_path)
-    assert read_now(content_of(origin, close=True)) == around(DATA)
+    assert read_now(mail_of_email_object(origin, close=True)) == around(DATA)
     assert getattr(origin, "closed", False) is False
     getattr(origin, "close", int)()
 
 
 def test_read_now_does_not_wait():
     with pytest.raises(UsageError, match=r"await message.render\(\)"):
-        read_now(content_of(Awaited([DATA])))
+        read_now(mail_of_email_object(Awaited([DATA])))
 
 
 def test_read_now_closes_what_fails(tmp_path):

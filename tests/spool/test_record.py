@@ -314,8 +314,11 @@ def test_a_record_with_a_flipped_bit_is_ignored() -> None:
     ],
 )
 def test_files_that_are_not_jobs_are_refused(data: bytes) -> None:
-    with pytest.raises(RecordInvalid):
+    with pytest.raises(RecordInvalid) as caught:
         parse(data)
+    assert caught.type is RecordInvalid, (
+        "not for a later version of this library, which leaves the file alone"
+    )
 
 
 def test_an_unknown_version_is_named() -> None:

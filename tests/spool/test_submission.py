@@ -21,6 +21,7 @@ from smtp_async.spool.submission import (
     StoredMail,
     Submission,
     epoch_seconds,
+    job_id,
     submission,
 )
 from smtp_async.testing.contracts import TEXT
@@ -159,6 +160,12 @@ def test_the_entry_of_a_new_job_has_the_digest_of_its_key_and_not_the_key() -> N
     assert (entry.id, entry.key, entry.size, entry.message_id) == ("0123", "0123", len(TEXT), "<1>")
     assert job._replace(key=None).entry("0123").key is None
     assert entry.trace is None and job._replace(trace="00-1-2-01").entry("0123").trace == "00-1-2-01"
+
+
+def test_the_id_of_a_key_stays_the_same_from_version_to_version() -> None:
+    """Otherwise a message that is put again after an update would be stored and sent a second time."""
+    job = Submission(Envelope("a@x.test", ["b@x.test"]), TEXT, BodyNeeds(), "<1>", 1.0, 2.0, key="order 7")
+    assert job_id(job) == "0fc89f8ae19394b48debd6353bb9ad33"
 
 
 # --- what is sent --------------------------------------------------------------------------------------------

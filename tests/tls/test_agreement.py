@@ -18,7 +18,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from smtp_async.tls import ChainProblem, TLSOptions, TrustOptions, make_context
-from smtp_async.tls.chain import validate
+from smtp_async.tls.chain_validation import validate_chain
 from smtp_async.tls.paths import Anchors
 from tests.tls.authority import DAY, NOW, SERVER, Entity, ec_key, make, rsa_key
 
@@ -171,7 +171,7 @@ def _names_of_authorities(drawn: Drawn) -> list[x509.Name]:
 def compare(drawn: Drawn) -> None:
     trust = TrustOptions(trusted=[one.certificate for one in drawn.trusted])
     code = openssl_says(drawn, trust)
-    ours = validate(
+    ours = validate_chain(
         drawn.server.ders,
         drawn.name,
         trust=trust,

@@ -47,6 +47,9 @@ class MX:
                 case b"DATA":
                     body = True
                     writer.write(b"354 go\r\n")
+                case b"QUIT":
+                    writer.write(b"221 bye\r\n")
+                    return
                 case _:
                     writer.write(b"250 ok\r\n")
 

@@ -13,8 +13,8 @@ from cryptography import x509
 from smtp_async.connection.route import SharedResources
 from smtp_async.errors import TLSError
 from smtp_async.tls import ChainProblem, ChainValidation, Security, TLSOptions, TrustOptions
-from smtp_async.tls.chain import validate
-from smtp_async.tls.paths import Anchors, forget
+from smtp_async.tls.chain_validation import validate_chain
+from smtp_async.tls.paths import Anchors, forget_certificates
 from tests.tls.authority import Entity, ec_key, make, root
 from tests.tls.smtp_server import connect, served
 
@@ -94,7 +94,7 @@ HOSTILE: dict[str, tuple[Callable[[], tuple[bytes, ...]], ChainProblem]] = {
 
 
 def judged(chain: tuple[bytes, ...]) -> ChainValidation:
-    return validate(chain, "localhost", trust=TrustOptions(), anchors=ANCHORS)
+    return validate_chain(chain, "localhost", trust=TrustOptions(), anchors=ANCHORS)
 
 
 @pytest.fixture(scope="module")
@@ -114,7 +114,7 @@ def test_a_hostile_chain_is_refused_cheaply(chains: dict[str, tuple[bytes, ...]]
 
 @pytest.mark.parametrize("name", HOSTILE)
 def test_a_hostile_chain_takes_little_memory(chains: dict[str, tuple[bytes, ...]], name: str) -> None:
-    forget()
+    forget_certificates()
     tracemalloc.start()
     try:
         judged(chains[name])

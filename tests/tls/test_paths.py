@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from smtp_async.tls import Certificate
-from smtp_async.tls.paths import LONGEST, Anchors, Path, find_paths, read
+from smtp_async.tls.paths import LONGEST, Anchors, Path, find_paths, read_certificate
 from tests.tls.authority import DAY, NOW, Entity, intermediate, make, root
 
 
@@ -103,13 +103,13 @@ def test_the_search_is_bounded() -> None:
 
 @given(st.binary(max_size=300))
 def test_anything_may_be_sent(data: bytes) -> None:
-    assert isinstance(read(data, 1000, 10), Certificate | str)
+    assert isinstance(read_certificate(data, 1000, 10), Certificate | str)
 
 
 @given(st.integers(0, 400), st.binary(min_size=1, max_size=3))
 def test_damaged_certificates_are_read_or_refused(at: int, patch: bytes) -> None:
     der = root().der
-    found = read(der[:at] + patch + der[at + len(patch) :], 64 * 1024, 32)
+    found = read_certificate(der[:at] + patch + der[at + len(patch) :], 64 * 1024, 32)
     assert isinstance(found, Certificate | str)
     if isinstance(found, Certificate):
         list(find_paths(found, [found, root().certificate], [], Anchors([root().der])))

@@ -6,8 +6,15 @@ processes drain a spool of 20,000 messages. The figures are printed.
 
 ``python -m tests.torture postgres [--deaths N] [--seed N]`` does the same to spools in PostgreSQL, without the last.
 
-``python -m tests.torture soak [--seconds N]`` sends to smtp-sink for a long time while one system call in a hundred
-fails, and prints the memory and the open files of the process.
+``python -m tests.torture power [--states N] [--seed N]`` records what several processes do with a spool, and opens N of
+the states that a disk may be left in by a loss of power.
+
+``python -m tests.torture wire [--seconds N]`` cuts connections after every octet of every scenario, cancels callers at
+every await, and lets deadlines pass at every turn; also before Postfix and Exim.
+
+``python -m tests.torture soak [--seconds N]`` puts fifty messages a second for a long time and delivers them, from a
+directory and from PostgreSQL in turn, while one call in a hundred fails; it prints the memory and the open files of the
+process.
 """
 
 from __future__ import annotations
@@ -15,6 +22,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import itertools
+import math
 import random
 import sys
 import tempfile
@@ -27,8 +35,11 @@ from typing import Any
 from tests.servers.postgres import Postgres
 from tests.torture.crowd import empty
 from tests.torture.databases import DatabaseScene
+from tests.torture.directories import quick_directory
+from tests.torture.every_point import every_point
 from tests.torture.ledger import Account
 from tests.torture.points import KillPoints, Scene
+from tests.torture.power import lose_power
 from tests.torture.soak import soak
 from tests.torture.storm import Storm
 from tests.torture.template import Template
@@ -92,13 +103,26 @@ def torture_postgres(path: Path, *, deaths: int, seed: int) -> Account:
         server.stop()
 
 
+async def tell_power(states: int, seed: int) -> int:
+    """Open so many states of a disk without power, and print the broken promises."""
+    began = time.monotonic()
+    with quick_directory() as path:
+        books = await lose_power(path, states=states, each=40, chance=random.Random(seed))
+    print(f"{time.monotonic() - began:6.0f} s  {books.states:,} states, {len(books.wrong)} wrong")
+    print("\n".join(books.wrong[:20]))
+    return 1 if books.wrong else 0
+
+
 def main() -> int:
     """Run the command line."""
     parser = argparse.ArgumentParser(prog="python -m tests.torture", description=__doc__)
-    parser.add_argument("what", nargs="?", choices=("kill", "postgres", "soak"), default="kill")
+    parser.add_argument(
+        "what", nargs="?", choices=("kill", "postgres", "power", "wire", "soak"), default="kill"
+    )
     parser.add_argument("--deaths", type=int, default=5000, help="(5000)")
     parser.add_argument("--messages", type=int, default=20_000, help="for the eight processes (20000)")
-    parser.add_argument("--seconds", type=float, default=600.0, help="of soaking (600)")
+    parser.add_argument("--states", type=int, default=10_000, help="of a disk without power (10000)")
+    parser.add_argument("--seconds", type=float, help="of soaking (900), or at most of cutting (no limit)")
     parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(10**6))
     parser.add_argument(
         "--path", type=Path, help="where the spools are made (the directory for temporary files)"
@@ -106,8 +130,12 @@ def main() -> int:
     chosen = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="smtp-async-torture-", dir=chosen.path) as directory:
         if chosen.what == "soak":
-            return asyncio.run(soak(Path(directory), seconds=chosen.seconds))
+            return soak(Path(directory), seconds=chosen.seconds or 900.0)
+        if chosen.what == "wire":
+            return every_point(Path(directory), seconds=chosen.seconds or math.inf)
         print(f"seed {chosen.seed}, in {directory}", flush=True)
+        if chosen.what == "power":
+            return asyncio.run(tell_power(chosen.states, chosen.seed))
         options = {"deaths": chosen.deaths, "seed": chosen.seed}
         if chosen.what == "postgres":
             total = torture_postgres(Path(directory), **options)

@@ -17,7 +17,7 @@ import asyncpg
 
 from smtp_async.spool.postgres.statements import Statements
 
-__all__ = ["DeadlyDatabase"]
+__all__ = ["CrashingDatabase", "DeadlyDatabase"]
 
 #: Turns of the event loop after which a statement was handed to the kernel, and is not answered yet.
 AMID = 3
@@ -49,8 +49,10 @@ class DeadlyDatabase:
 
     async def acquire(self, *, timeout: float) -> _Connection:  # noqa: ASYNC109
         """Return a connection that is free, or a new one."""
-        if self._free:
-            return self._free.pop()
+        while self._free:
+            connection = self._free.pop()
+            if not connection.is_closed():
+                return connection
         # By its name the others find out whether a statement of a dead process still runs.
         name = {"application_name": f"p{os.getpid()}"}
         return _Connection(await asyncpg.connect(self._url, timeout=timeout, server_settings=name), self)
@@ -59,6 +61,11 @@ class DeadlyDatabase:
         """Keep a connection for the next call."""
         if not connection.is_closed():
             self._free.append(connection)
+
+    async def close(self) -> None:
+        """Close the connections."""
+        while self._free:
+            await self._free.pop().close()
 
     async def meet(self, sql: str, call: Callable[[], Awaitable[Any]]) -> Any:
         """Make a statement, or die of it."""
@@ -81,7 +88,35 @@ class DeadlyDatabase:
 
     def _die_if(self, here: tuple[str, int], when: str) -> None:
         if self._kill == (*here, when):
-            os.kill(os.getpid(), signal.SIGKILL)
+            self.die()
+
+    def die(self) -> None:
+        """Kill this process."""
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+class CrashingDatabase(DeadlyDatabase):
+    """A pool of which one statement ends the database server, which is started again at once.
+
+    Args:
+        crash: ends the server, and starts it.
+        others: as for `DeadlyDatabase`.
+
+    Attributes:
+        crashed: whether the statement was reached.
+    """
+
+    def __init__(
+        self, url: str, statements: Statements, kill: tuple[Any, ...] | None, *, crash: Callable[[], None]
+    ) -> None:
+        super().__init__(url, statements, kill)
+        self._crash = crash
+        self.crashed = False
+
+    def die(self) -> None:
+        """End the server. Blocks: nothing of this process may happen meanwhile."""
+        self.crashed = True
+        self._crash()
 
 
 class _Connection:

@@ -6,6 +6,7 @@ import asyncio
 import re
 from collections import Counter
 from collections.abc import Callable
+from typing import Self
 
 from tests.torture import letters
 
@@ -37,7 +38,7 @@ class Recorder:
         self.host = "127.0.0.1"
         self.port = 0
 
-    async def __aenter__(self) -> Recorder:
+    async def __aenter__(self) -> Self:
         loop = asyncio.get_running_loop()
         self._open: set[asyncio.Transport] = set()
         self._closing = False

@@ -281,7 +281,7 @@ class Claims:
             return self._claimed.get(end.locked) is end
 
     def _start_record_sync(self, end: LeaseEnd) -> None:
-        """H1."""
+        """H1: begin to write the record to the disk, before the thread waits for it."""
         if end.needs_sync:
             self._syscalls.begin_sync(end.locked.fd)
 

@@ -5,6 +5,7 @@ python-socks reads each part of a reply by its exact length, so nothing of the s
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any, Final
 
 from ...errors import ConnectionLost, ProxyError, SMTPError
@@ -91,7 +92,11 @@ class _Adapter:
 
 
 async def _converse(adapter: _Adapter, options: ProxyOptions, host: str, port: int) -> SMTPError | None:
-    """Return the error instead of raising it, because the frames of python-socks hold the password."""
+    """Return the error instead of raising it, because the frames of python-socks hold the password.
+
+    Raises:
+        CancelledError: the caller was cancelled; without those frames, too.
+    """
     import python_socks
     from python_socks.async_.asyncio.v2 import Proxy
 
@@ -118,6 +123,9 @@ async def _converse(adapter: _Adapter, options: ProxyOptions, host: str, port: i
     except Exception as error:
         # What a proxy sends can raise errors of many kinds there.
         return _refused(options, f"its reply cannot be read ({type(error).__name__})", None, adapter.received)
+    except asyncio.CancelledError as error:
+        # A time limit that passes cancels, and its error has this one as its cause.
+        raise error.with_traceback(None) from None
     return None
 
 

@@ -103,6 +103,31 @@ def test_quiet_directories_are_not_read_again(path: Path, due_queue: DueQueue, c
     assert calls.counts["L3"] == read["L3"] + 2
 
 
+class Slow(Counting):
+    """A disk on which a directory takes a second to read."""
+
+    def call(self, step, function, /, *args, **named):
+        if step == "L2":
+            self.clock.advance(1.0)
+        return super().call(step, function, *args, **named)
+
+
+def test_a_slow_reading_is_repeated_after_ten_times_its_duration(path: Path) -> None:
+    root = open_directory(path, create=False)
+    try:
+        calls = Slow(root)
+        due_queue = DueQueue(calls, poll=0.01, most=100)
+        assert take(due_queue, NOW, 9) == []
+        duration = calls.counts["L2"]
+        queue(path, "a", age=50)
+        calls.clock.advance(9.0 * duration)
+        assert take(due_queue, NOW, 9) == []
+        calls.clock.advance(1.5 * duration)
+        assert take(due_queue, NOW, 9) == ["a"]
+    finally:
+        os.close(root)
+
+
 def test_a_change_in_the_same_tick_is_not_missed(path: Path, due_queue: DueQueue) -> None:
     for number in range(20):
         queue(path, str(number), age=0)

@@ -3,9 +3,12 @@
 The model of a disk keeps a copy of the spool: sync of a directory brings its names to the copy, sync of a file its
 octets. It is stricter than the file systems, which keep more; the other extreme, where everything was written, is the
 spool itself. After each call both are opened by another process, in effect: recovered, and the job claimed.
+
+Between the extremes lie the mixtures of `tests.torture.power`, of what several processes do on one directory.
 """
 
 import os
+import random
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -18,6 +21,8 @@ from smtp_async.spool.directory.spool import DirectorySpool
 from smtp_async.spool.directory.syscalls import SystemCalls
 from smtp_async.testing.contracts import LATER, QUEUED, TEXT, receipt_for
 from tests.spool.directory.made import Made
+from tests.torture.directories import quick_directory
+from tests.torture.power import Books, Tape, lose_power, put
 
 
 class Disk(SystemCalls):
@@ -126,3 +131,23 @@ async def test_a_power_failure_loses_no_job_and_no_mark(
             if promised == "ending" and count:
                 # Until the end is on disk, a copy may be sent, and then the job has to say so.
                 assert flagged or end is not settle
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="the path of an open directory is read there")
+@pytest.mark.timeout(120)
+async def test_whatever_mixture_a_disk_is_left_in_the_promises_hold() -> None:
+    """`make torture` opens ten times as many."""
+    with quick_directory() as path:
+        books = await lose_power(path, states=1000, each=10, chance=random.Random(21))
+    assert not books.wrong, books.wrong[:5]
+    assert books.states == 1000
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="the path of an open directory is read there")
+async def test_without_syncs_the_same_check_finds_what_is_lost(tmp_path: Path) -> None:
+    tape, books = Tape(), Books(tmp_path / "after")
+    async with tape.spool(tmp_path / "before", durable=False) as spool:
+        await put(tape, spool, 0)
+    for state in tape.states(100, random.Random(1)):
+        await books.open(state)
+    assert any(" is gone" in one for one in books.wrong)

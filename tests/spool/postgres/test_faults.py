@@ -7,8 +7,9 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from functools import partial
+from itertools import product
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import asyncpg
 import psycopg
@@ -22,11 +23,14 @@ from smtp_async.processor import ProcessorOptions, RetryPolicy
 from smtp_async.sources import read_all
 from smtp_async.spool.entry import State
 from smtp_async.spool.postgres.spool import PostgresSpool
+from smtp_async.spool.postgres.statements import Statements
 from smtp_async.testing import RecordingSink
 from smtp_async.testing.contracts import LATER, QUEUED, TEXT, receipt_for
 from smtp_async.testing.cutproxy import Cut, CutManner, CutProxy, Direction
+from tests.lab import THOROUGH
 from tests.servers.postgres import Postgres
 from tests.spool.postgres.databases import eventually, execute, new_spool, schema_of
+from tests.torture.deadly_database import CrashingDatabase, DeadlyDatabase
 
 pytestmark = pytest.mark.server
 
@@ -56,44 +60,48 @@ class Story:
         self.acknowledged: set[str] = set()
         self.steps: list[list[dict[Direction, int]]] = []
 
-    async def tell(self, proxy: CutProxy, schema: str) -> None:
-        """Put five messages, deliver three, defer one, release one, operate."""
+    async def tell_through(self, proxy: CutProxy, schema: str) -> None:
+        """Tell it over a proxy, and keep how many octets it has carried when each step begins."""
         async with through(proxy, schema, timeout=5.0) as spool:
+            await self.tell(spool, lambda: self.steps.append([link.counts for link in proxy.links]))
 
-            async def step(call: Callable[[], Awaitable[Any]]) -> Any:
-                self.steps.append([link.counts for link in proxy.links])
-                return await until_done(call)
+    async def tell(self, spool: PostgresSpool, begins: Callable[[], None]) -> None:
+        """Put five messages, deliver three, defer one, release one, operate."""
 
-            for n in range(5):
-                # Without a key it is not known whether the message was stored, so the caller does not repeat it.
-                if n % 2:
-                    key = str(n)
-                    self.acknowledged.add(await step(partial(spool.put, TEXT, key=key)))
-                else:
-                    try:
-                        self.acknowledged.add(await spool.put(TEXT))
-                    except SpoolError as error:
-                        assert "may or may not" in str(error)
-            first = await step(lambda: spool.claim(1, marked=True))
-            leases = first + await step(lambda: spool.claim(3))
-            for n, lease in enumerate(leases):
-                await step(lease.extend)
-                await step(lease.mark_end_of_data)
-                if n == 1:
-                    receipt = receipt_for(lease, LATER)
-                    await step(partial(lease.defer, receipt, 0.0))
-                elif n == 2:
-                    await step(lease.release)
-                else:
-                    self.sent[lease.entry.id] += 1
-                    receipt = receipt_for(lease, QUEUED)
-                    await step(partial(lease.settle, receipt, keep=n == 3))
-            await step(spool.recover)
-            await step(spool.statistics)
-            for entry in [entry async for entry in spool.list(State.QUEUED)]:
-                await step(partial(spool.hold, entry.id))
-                await step(partial(spool.release, entry.id))
-            self.steps.append([link.counts for link in proxy.links])
+        async def step(call: Callable[[], Awaitable[Any]]) -> Any:
+            begins()
+            return await until_done(call)
+
+        for n in range(5):
+            # Without a key it is not known whether the message was stored, so the caller does not repeat it.
+            if n % 2:
+                key = str(n)
+                self.acknowledged.add(await step(partial(spool.put, TEXT, key=key)))
+            else:
+                try:
+                    self.acknowledged.add(await spool.put(TEXT))
+                except SpoolError as error:
+                    assert "may or may not" in str(error)
+        first = await step(lambda: spool.claim(1, marked=True))
+        leases = first + await step(lambda: spool.claim(3))
+        for n, lease in enumerate(leases):
+            await step(lease.extend)
+            await step(lease.mark_end_of_data)
+            if n == 1:
+                receipt = receipt_for(lease, LATER)
+                await step(partial(lease.defer, receipt, 0.0))
+            elif n == 2:
+                await step(lease.release)
+            else:
+                self.sent[lease.entry.id] += 1
+                receipt = receipt_for(lease, QUEUED)
+                await step(partial(lease.settle, receipt, keep=n == 3))
+        await step(spool.recover)
+        await step(spool.statistics)
+        for entry in [entry async for entry in spool.list(State.QUEUED)]:
+            await step(partial(spool.hold, entry.id))
+            await step(partial(spool.release, entry.id))
+        begins()
 
     async def conclude(self, postgres: Postgres, schema: str) -> None:
         """Deliver what is left, from another process, and check that each message was sent exactly once."""
@@ -109,11 +117,40 @@ class Story:
             assert {*self.sent.values()} == {1}
 
 
+async def statements_of(postgres: Postgres, schema: str) -> list[tuple[str, int]]:
+    """Tell the story once, and return its statements by name and number."""
+    database = DeadlyDatabase(postgres.url(), Statements(schema), None)
+    await told(database, postgres, schema)
+    return [(name, number) for name, count in database.counts.items() for number in range(1, count + 1)]
+
+
+async def crash_at(postgres: Postgres, schema: str, here: tuple[str, int], when: str) -> bool:
+    """Tell the story, and crash the server at one statement; return whether it was reached."""
+
+    def crash() -> None:
+        postgres.crash()
+        postgres.go_on()
+
+    database = CrashingDatabase(postgres.url(), Statements(schema), ("call", *here, when), crash=crash)
+    await told(database, postgres, schema)
+    return database.crashed
+
+
+async def told(database: DeadlyDatabase, postgres: Postgres, schema: str) -> None:
+    """Tell the story from the beginning to its end, and check it."""
+    execute(postgres, f"truncate {schema}.jobs, {schema}.keys")
+    story, source = Story(), cast(Any, database)
+    async with PostgresSpool(source, schema=schema, timeout=20.0) as spool:
+        await story.tell(spool, lambda: None)
+    await database.close()
+    await story.conclude(postgres, schema)
+
+
 async def places(postgres: Postgres, schema: str, link: int, direction: Direction) -> list[int]:
     """Tell the story once, and return after how many octets each statement begins, or each answer."""
     story = Story()
     async with CutProxy(postgres.host, postgres.port) as proxy:
-        await story.tell(proxy, schema)
+        await story.tell_through(proxy, schema)
         totals = [link.counts for link in proxy.links]
     await story.conclude(postgres, schema)
     counts = sorted({step[link][direction] for step in story.steps if link < len(step)})
@@ -137,7 +174,7 @@ async def test_the_connection_is_cut_at_every_statement(
         manner = (CutManner.FIN, CutManner.RST)[number % 2]
         story = Story()
         async with CutProxy(postgres.host, postgres.port, Cut(after, direction, manner, link=link)) as proxy:
-            await story.tell(proxy, schema)
+            await story.tell_through(proxy, schema)
             cuts += any([one.cut for one in proxy.links])
         await story.conclude(postgres, schema)
     assert cuts >= len(found) - 1
@@ -180,6 +217,20 @@ async def test_the_server_crashes_and_nothing_is_lost(postgres: Postgres) -> Non
             await lease.mark_end_of_data()
             await lease.release()
         assert (await spool.statistics())[:4] == (16, 0, 0, 0)
+
+
+@pytest.mark.timeout(3600 if THOROUGH else 120)
+async def test_the_server_crashes_at_a_statement_and_no_message_is_lost_or_doubled(
+    postgres: Postgres,
+) -> None:
+    """`make thorough` crashes it at every one."""
+    async with await new_spool(postgres) as spool:
+        schema = schema_of(spool)
+    found = await statements_of(postgres, schema)
+    assert {"put_limited", "claim", "update", "extend", "recover", "hold"} <= {name for name, _ in found}
+    some = [(name, 1) for name in ("put_limited", "claim", "update")]
+    for here, when in product(found if THOROUGH else some, ("before", "amid", "after")):
+        assert await crash_at(postgres, schema, here, when) or when == "amid", (here, when)
 
 
 async def test_a_large_message_is_read_on_after_the_connection_was_cut(postgres: Postgres) -> None:

@@ -138,6 +138,24 @@ class TestSecrets:
 
         run(scenario())
 
+    def test_no_traceback_of_a_time_limit_holds_the_password(self, run: Any) -> None:
+        async def scenario() -> None:
+            caught = await refusal(
+                SOCKS5, b"\x05\x02", close=False, username="ann", password="canary of a proxy"
+            )
+            seen: BaseException | None = caught
+            kinds = set()
+            while seen is not None:
+                kinds.add(type(seen))
+                told = traceback.TracebackException.from_exception(seen, capture_locals=True)
+                # The test's own frames hold it.
+                told.stack[:] = [frame for frame in told.stack if "/tests/" not in frame.filename]
+                assert "canary" not in "".join(told.format(chain=False))
+                seen = seen.__cause__ or seen.__context__
+            assert asyncio.CancelledError in kinds
+
+        run(scenario())
+
     def test_without_an_account_none_is_offered(self, run: Any) -> None:
         async def scenario() -> None:
             asked = Asked()

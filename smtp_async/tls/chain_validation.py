@@ -10,15 +10,15 @@ from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 
 from .certificate import Certificate
-from .path_validation import Case, judge_path, pin_fault
-from .paths import MOST_SENT, Anchors, Path, find_paths, read
+from .path_validation import ValidationTarget, judge_path, pin_fault
+from .paths import MOST_SENT, Anchors, Path, find_paths, read_certificate
 from .problems import ChainProblem, ChainValidation, Fault, by_gravity
 from .trust import TrustOptions
 
-__all__ = ["validate"]
+__all__ = ["validate_chain"]
 
 
-def validate(
+def validate_chain(
     chain: Sequence[bytes],
     name: str,
     *,
@@ -39,20 +39,20 @@ def validate(
         level: OpenSSL's security level, which bounds the strength of keys and signatures.
         now: the time to compare with.
     """
-    case = Case(where or name, name, now or datetime.now(UTC), level, not trust.tolerate_minor)
-    sent, notes, fault = _read(chain, trust, case)
+    target = ValidationTarget(where or name, name, now or datetime.now(UTC), level, not trust.tolerate_minor)
+    sent, notes, fault = _read(chain, trust, target)
     if fault is not None:
-        faults = by_gravity([*_undecidable(chain, trust, case), fault])
+        faults = by_gravity([*_undecidable(chain, trust, target), fault])
         texts = (one.text for one in faults)
         return ChainValidation(faults=tuple(faults), log=(*notes, *texts), complete=False, trusted=False)
     if not trust.validate:
         path, judged, faults = Path((sent[0],)), False, []
         notes.append("the chain was not judged, because of TrustOptions(validate=False)")
     else:
-        path, faults = _best(sent, trust, anchors, case)
+        path, faults = _best(sent, trust, anchors, target)
         judged = True
         notes += _account(path)
-    absolute = list(_absolute(sent, path, trust, case))
+    absolute = list(_absolute(sent, path, trust, target))
     if judged and faults and sent[0] in trust.accepted:
         notes += [f"{fault.text}: it is accepted all the same" for fault in faults]
         faults = []
@@ -71,27 +71,27 @@ def validate(
 _Read = tuple[list[Certificate], list[str], Fault | None]
 
 
-def _read(chain: Sequence[bytes], trust: TrustOptions, case: Case) -> _Read:
+def _read(chain: Sequence[bytes], trust: TrustOptions, target: ValidationTarget) -> _Read:
     """Return the certificates that can be read, notes on others, and what makes all else pointless."""
     if not chain:
-        return [], [], Fault(ChainProblem.BAD_DATA, f"{case.where} showed no certificate")
+        return [], [], Fault(ChainProblem.BAD_DATA, f"{target.where} showed no certificate")
     if len(chain) > MOST_SENT:
         return (
             [],
             [],
             Fault(
                 ChainProblem.BAD_DATA,
-                f"{case.where} sent {len(chain)} certificates, of {MOST_SENT} at most",
+                f"{target.where} sent {len(chain)} certificates, of {MOST_SENT} at most",
             ),
         )
     found: list[Certificate] = []
     notes: list[str] = []
     for place, der in enumerate(chain):
-        one = read(der, trust.max_asn1_length, trust.max_asn1_depth)
+        one = read_certificate(der, trust.max_asn1_length, trust.max_asn1_depth)
         if isinstance(one, Certificate):
             found.append(one)
         elif place == 0:
-            text = f"the certificate of {case.where} cannot be read: {one}"
+            text = f"the certificate of {target.where} cannot be read: {one}"
             return [], notes, Fault(ChainProblem.BAD_DATA, text)
         else:
             notes.append(f"certificate {place + 1} of the chain is passed over: {one}")
@@ -99,12 +99,12 @@ def _read(chain: Sequence[bytes], trust: TrustOptions, case: Case) -> _Read:
 
 
 def _best(
-    sent: list[Certificate], trust: TrustOptions, anchors: Anchors, case: Case
+    sent: list[Certificate], trust: TrustOptions, anchors: Anchors, target: ValidationTarget
 ) -> tuple[Path, list[Fault]]:
     """Return the path with the fewest problems that count, of those with a pin if there is one, and all its faults."""
     best: tuple[tuple[bool, bool, int], Path, list[Fault]] | None = None
     for path in find_paths(sent[0], sent[1:], trust.known, anchors):
-        faults = list(judge_path(path, case))
+        faults = list(judge_path(path, target))
         counted = sum(not fault.problem & trust.ignore for fault in faults)
         pinned = _has_pin(path, trust)
         rank = (not pinned, not path.trusted, counted)
@@ -126,17 +126,19 @@ def _account(path: Path) -> Iterable[str]:
         yield f"{path.certificates[-1].subject or 'the last one'} is trusted"
 
 
-def _undecidable(chain: Sequence[bytes], trust: TrustOptions, case: Case) -> Iterable[Fault]:
-    """Yield what nothing excuses where the server's certificate is not known: it counts as forbidden."""
+def _undecidable(chain: Sequence[bytes], trust: TrustOptions, target: ValidationTarget) -> Iterable[Fault]:
+    """Yield the faults of a certificate that cannot be read: it may be a blocked one, and has none of the pins."""
     if trust.blocked and chain:
         shown = {one.der for one in trust.blocked}.intersection(chain)
         text = "shows a certificate" if shown else "may show a certificate, or its key,"
-        yield Fault(ChainProblem.BLOCKED, f"{case.where} {text} which TrustOptions.blocked forbids")
+        yield Fault(ChainProblem.BLOCKED, f"{target.where} {text} which TrustOptions.blocked forbids")
     if trust.pins:
-        yield pin_fault((), case)
+        yield pin_fault((), target)
 
 
-def _absolute(sent: list[Certificate], path: Path, trust: TrustOptions, case: Case) -> Iterable[Fault]:
+def _absolute(
+    sent: list[Certificate], path: Path, trust: TrustOptions, target: ValidationTarget
+) -> Iterable[Fault]:
     """Yield what nothing excuses."""
     blocked = frozenset(one.public_key_sha256 for one in trust.blocked)
     if blocked:
@@ -144,12 +146,12 @@ def _absolute(sent: list[Certificate], path: Path, trust: TrustOptions, case: Ca
             if one.public_key_sha256 in blocked:
                 yield Fault(
                     ChainProblem.BLOCKED,
-                    f"{case.where} shows the certificate {one.subject or 'without a name'} ({one.sha256}), which "
+                    f"{target.where} shows the certificate {one.subject or 'without a name'} ({one.sha256}), which "
                     "TrustOptions.blocked forbids, or its key",
                     path.certificates.index(one) if one in path.certificates else 0,
                 )
     if not _has_pin(path, trust):
-        yield pin_fault(path.certificates, case)
+        yield pin_fault(path.certificates, target)
 
 
 def _has_pin(path: Path, trust: TrustOptions) -> bool:

@@ -1,4 +1,4 @@
-"""email_message.py: the values of an object, never text that the standard library wrote."""
+"""entity_from_email.py: the values of an object, never text that the standard library wrote."""
 
 import email
 import email.policy
@@ -15,9 +15,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from smtp_async.errors import InvalidArgument, InvalidHeader, SMTPError, TextNotEncodable
-from smtp_async.message.email_message import entity_of_object, free_boundary
 from smtp_async.message.entity import MOST_LEVELS, MOST_PARTS, entity_of_octets
-from smtp_async.message.foreign_mail import content_of
+from smtp_async.message.entity_from_email import entity_of_email_object, free_boundary
+from smtp_async.message.foreign_mail import mail_of_email_object
 
 
 def old(**fields):
@@ -32,14 +32,14 @@ def parsed(data, policy=email.policy.compat32):
 
 
 def octets(message):
-    return entity_of_object(message).octets()
+    return entity_of_email_object(message).octets()
 
 
 @pytest.mark.parametrize("policy", [email.policy.compat32, email.policy.default])
 def test_a_header_that_was_cut_short_is_refused(policy):
     data = b"A: b\r\n>From x\r\nBcc: c@x\r\n\r\nx"
     with pytest.raises(InvalidHeader, match="send_raw"):
-        entity_of_object(parsed(data, policy))
+        entity_of_email_object(parsed(data, policy))
     part = parsed(
         b"Content-Type: multipart/mixed; boundary=b\r\n\r\n--b\r\nA: b\r\nno field\r\n\r\nx\r\n--b--\r\n",
         policy,
@@ -50,11 +50,11 @@ def test_a_header_that_was_cut_short_is_refused(policy):
 @pytest.mark.parametrize("kind", ["multipart/signed", "multipart/encrypted"])
 def test_what_is_signed_is_refused(kind):
     with pytest.raises(InvalidArgument, match=rf"the message is {kind}.*send_raw"):
-        entity_of_object(old(Content_Type=kind))
+        entity_of_email_object(old(Content_Type=kind))
     whole = MIMEMultipart()
     whole.attach(old(Content_Type=kind))
     with pytest.raises(InvalidArgument, match=r"part 1 is .*send_raw"):
-        entity_of_object(whole)
+        entity_of_email_object(whole)
 
 
 def test_there_are_bounds():
@@ -64,23 +64,26 @@ def test_there_are_bounds():
         around.attach(message)
         message = around
     with pytest.raises(InvalidArgument, match=f"more than {MOST_LEVELS} levels"):
-        entity_of_object(message)
+        entity_of_email_object(message)
     cycle = MIMEMultipart()
     cycle.attach(cycle)
     with pytest.raises(InvalidArgument, match="levels"):
-        entity_of_object(cycle)
+        entity_of_email_object(cycle)
     # The whole message is one part more.
     part = MIMEText("x")
-    assert len(entity_of_object(MIMEMultipart(_subparts=[part] * (MOST_PARTS - 1))).parts) == MOST_PARTS - 1
+    assert (
+        len(entity_of_email_object(MIMEMultipart(_subparts=[part] * (MOST_PARTS - 1))).parts)
+        == MOST_PARTS - 1
+    )
     with pytest.raises(InvalidArgument, match=f"more than {MOST_PARTS} parts"):
-        entity_of_object(MIMEMultipart(_subparts=[part] * MOST_PARTS))
+        entity_of_email_object(MIMEMultipart(_subparts=[part] * MOST_PARTS))
 
 
 def test_what_is_no_message_within_is_refused():
     whole = MIMEMultipart()
     whole._payload = ["text"]  # type: ignore[attr-defined]  # what careless code does
     with pytest.raises(InvalidArgument, match="part 1 is str"):
-        entity_of_object(whole)
+        entity_of_email_object(whole)
 
 
 # --- fields -------------------------------------------------------------------------------------------------
@@ -91,7 +94,7 @@ def test_values_are_texts(value):
     message = OldMessage()
     message._headers = [("To", value)]  # type: ignore[attr-defined]  # compat32 takes anything
     with pytest.raises(InvalidHeader, match="not a text") as caught:
-        entity_of_object(message)
+        entity_of_email_object(message)
     assert ("commas" in str(caught.value)) == isinstance(value, list | tuple)
 
 
@@ -100,7 +103,7 @@ def test_a_line_end_in_a_value_is_refused(value):
     message = OldMessage()
     message._headers = [("X", value)]  # type: ignore[attr-defined]
     with pytest.raises(InvalidHeader, match="the value of X"):
-        entity_of_object(message)
+        entity_of_email_object(message)
 
 
 @pytest.mark.parametrize("name", ["", "a b", "a:b", "ü", 7, "a\n"])
@@ -108,11 +111,11 @@ def test_names_are_checked(name):
     message = OldMessage()
     message._headers = [(name, "x")]  # type: ignore[attr-defined]
     with pytest.raises(InvalidHeader, match="not the name"):
-        entity_of_object(message)
+        entity_of_email_object(message)
     whole = MIMEMultipart()
     whole.attach(message)
     with pytest.raises(InvalidHeader, match="not the name"):
-        entity_of_object(whole)
+        entity_of_email_object(whole)
 
 
 def test_values_keep_their_folds_and_octets():
@@ -125,7 +128,7 @@ def test_headers_of_the_old_api():
     broken = Header("x")
     broken._chunks = [("ü", "us-ascii")]  # type: ignore[attr-defined]
     with pytest.raises(InvalidHeader, match="cannot be written"):
-        entity_of_object(old(X=broken))
+        entity_of_email_object(old(X=broken))
 
 
 def test_fields_of_the_modern_api():
@@ -162,7 +165,7 @@ def test_addresses_that_are_none_are_refused_or_kept():
     odd = OldMessage()
     odd._headers = [("To", Odd("x"))]  # type: ignore[attr-defined]
     with pytest.raises(InvalidHeader, match="no address"):
-        entity_of_object(odd)
+        entity_of_email_object(odd)
 
 
 # --- bodies -------------------------------------------------------------------------------------------------
@@ -187,7 +190,7 @@ def test_addresses_that_are_none_are_refused_or_kept():
 def test_bodies(payload, kind, encoding, body):
     message = old(Content_Type=kind, Content_Transfer_Encoding=encoding)
     message._payload = payload
-    assert entity_of_object(message).body == body
+    assert entity_of_email_object(message).body == body
 
 
 @pytest.mark.parametrize(
@@ -205,13 +208,13 @@ def test_bodies_that_cannot_be_sent(payload, kind, error):
     message = old(Content_Type=kind)
     message._payload = payload
     with pytest.raises(error):
-        entity_of_object(message)
+        entity_of_email_object(message)
 
 
 def test_a_text_that_was_set_declares_its_charset():
     message = old(Content_Type="text/plain; format=flowed")
     message._payload = "ü"
-    found = entity_of_object(message).content_type
+    found = entity_of_email_object(message).content_type
     assert found.parameters == (("charset", "utf-8"), ("format", "flowed"))
 
 
@@ -222,17 +225,17 @@ def test_a_text_that_was_set_declares_its_charset():
 def test_a_boundary_that_cannot_be_used_is_replaced(boundary):
     whole = MIMEMultipart(_subparts=[MIMEText("x")])
     whole.set_param("boundary", boundary)
-    found = entity_of_object(whole)
+    found = entity_of_email_object(whole)
     assert found.boundary.startswith("=_") or found.boundary == "b"
     assert len(found.parts) == 1
 
 
 def test_a_boundary_that_cuts_a_part_in_two_is_drawn_anew():
     whole = MIMEMultipart(boundary="b", _subparts=[MIMEText("x\n--b\ny")])
-    found = entity_of_object(whole)
+    found = entity_of_email_object(whole)
     assert found.boundary != "b"
     inner = MIMEMultipart(boundary="c", _subparts=[MIMEText("x\n--b\ny")])
-    found = entity_of_object(MIMEMultipart(boundary="b", _subparts=[inner]))
+    found = entity_of_email_object(MIMEMultipart(boundary="b", _subparts=[inner]))
     assert found.boundary != "b"
     assert len(entity_of_octets(found.octets()).parts) == 1
     tokens = iter(["one", "two"])
@@ -242,30 +245,30 @@ def test_a_boundary_that_cuts_a_part_in_two_is_drawn_anew():
 def test_what_stands_around_the_parts():
     whole = MIMEMultipart(boundary="b", _subparts=[MIMEText("x")])
     whole.preamble, whole.epilogue = "before", "behind\n"
-    found = entity_of_object(whole)
+    found = entity_of_email_object(whole)
     assert (found.preamble, found.epilogue) == (b"before\r\n", b"behind\r\n")
     whole.preamble, whole.epilogue = "--b", "ü"
-    found = entity_of_object(whole)
+    found = entity_of_email_object(whole)
     assert (found.preamble, found.epilogue) == (b"", b"")
-    assert entity_of_object(MIMEMultipart()).octets().endswith(b"\r\n\r\n")
+    assert entity_of_email_object(MIMEMultipart()).octets().endswith(b"\r\n\r\n")
 
 
 def test_messages_within():
     report = parsed(b"Content-Type: message/delivery-status\n\nA: b\n\nC: d\n\n")
-    assert entity_of_object(report).body == b"A: b\r\n\r\nC: d\r\n\r\n"
+    assert entity_of_email_object(report).body == b"A: b\r\n\r\nC: d\r\n\r\n"
     within = parsed(b"Content-Type: message/rfc822\n\nA: b\n\nx")
-    assert entity_of_object(within).body == b"A: b\r\n\r\nx"
+    assert entity_of_email_object(within).body == b"A: b\r\n\r\nx"
     within._payload = [MIMEText("x"), MIMEText("y")]
     with pytest.raises(InvalidArgument, match="holds 2 messages"):
-        entity_of_object(within)
+        entity_of_email_object(within)
     within._payload = [old(Subject="ü")]
-    assert entity_of_object(within).body == b"Subject: =?utf-8?b?w7w=?=\r\n\r\n"
+    assert entity_of_email_object(within).body == b"Subject: =?utf-8?b?w7w=?=\r\n\r\n"
 
 
 @given(st.binary(max_size=200), st.sampled_from([email.policy.compat32, email.policy.default]))
 def test_any_octets_that_were_parsed_are_read_or_refused(data, policy):
     try:
-        entity_of_object(parsed(data, policy)).octets()
+        entity_of_email_object(parsed(data, policy)).octets()
     except SMTPError:
         pass
 
@@ -282,7 +285,7 @@ def test_a_list_of_which_a_part_was_left_out_is_refused(value):
     message = EmailMessage()
     message["To"] = value
     with pytest.raises(InvalidHeader, match="commas"):
-        entity_of_object(message)
+        entity_of_email_object(message)
 
 
 @pytest.mark.parametrize("value", ["a..b@x.example", '"a b"@x.example', '"Dr. B." <a@x.example>', ""])
@@ -306,7 +309,7 @@ def test_parts_need_a_multipart():
     message = OldMessage()
     message.attach(MIMEText("x"))
     with pytest.raises(InvalidArgument, match="multipart/mixed"):
-        entity_of_object(message)
+        entity_of_email_object(message)
 
 
 def test_the_parts_of_a_digest_are_messages():
@@ -315,7 +318,7 @@ def test_the_parts_of_a_digest_are_messages():
         b"--b\r\n\r\nSubject: one\r\n\r\nx\r\n--b\r\n\r\nSubject: two\r\n\r\ny\r\n--b--\r\n"
     )
     for policy in (email.policy.compat32, email.policy.default):
-        entity = entity_of_object(parsed(data, policy))
+        entity = entity_of_email_object(parsed(data, policy))
         assert [part.content_type.value for part in entity.parts] == ["message/rfc822"] * 2
         assert [part.content_type.value for part in entity_of_octets(data).parts] == ["message/rfc822"] * 2
         assert entity.octets() == data
@@ -337,10 +340,10 @@ def test_a_signed_message_that_is_attached_names_the_way_out():
     outer = MIMEMultipart()
     outer.attach(MIMEMessage(inner))
     with pytest.raises(InvalidArgument, match=r"attach its source bytes as message/rfc822.*send_raw"):
-        entity_of_object(outer)
+        entity_of_email_object(outer)
 
 
 def test_a_text_that_would_be_taken_for_the_header_is_refused():
     message = email.message_from_bytes(b"\r\nTo: eve@x.example\r\n\r\nhi\r\n")
     with pytest.raises(InvalidHeader, match="read as its header"):
-        content_of(message).content()
+        mail_of_email_object(message).content()

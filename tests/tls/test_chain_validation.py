@@ -1,4 +1,4 @@
-"""chain.py: what is read, which path is judged, and what the options of the application change."""
+"""chain_validation.py: what is read, which path is judged, and what the options of the application change."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from smtp_async import ChainProblem, ChainResult, ChainValidation, TrustOptions
-from smtp_async.tls.chain import validate
+from smtp_async.tls.chain_validation import validate_chain
 from smtp_async.tls.paths import Anchors
 from tests.tls.authority import DAY, NOW, intermediate, key_usage, make, root
 from tests.tls.certificates import der
@@ -25,7 +25,7 @@ LEAF = make("S", root(), names=["localhost"]).ders
 def judge(chain: tuple[bytes, ...], name: str = "localhost", **kwargs: Any) -> ChainValidation:
     kwargs.setdefault("trust", TrustOptions())
     kwargs.setdefault("anchors", ANCHORS)
-    return validate(chain, name, **kwargs)
+    return validate_chain(chain, name, **kwargs)
 
 
 def test_the_log_tells_what_was_looked_at() -> None:

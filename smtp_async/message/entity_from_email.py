@@ -31,7 +31,7 @@ from .transfer_encoding import fits_unencoded
 if TYPE_CHECKING:
     from email.message import Message as EmailMessage
 
-__all__ = ["entity_of_object", "free_boundary"]
+__all__ = ["entity_of_email_object", "free_boundary"]
 
 # A line ending inside a value that is not a fold, or NUL.
 _BREAK: Final = re.compile("\r\n(?![ \t])|\r(?!\n)|(?<!\r)\n(?![ \t])|\0")
@@ -45,7 +45,7 @@ _HARMLESS: Final = ("local-part ", "invalid repeated '.'", "quoted-string ", "en
 _BOUNDARY: Final = re.compile(r"[ -~]*[!-~]")
 
 
-def entity_of_object(message: EmailMessage) -> Entity:
+def entity_of_email_object(message: EmailMessage) -> Entity:
     """Copy a message of the standard library.
 
     Raises:
