@@ -218,7 +218,7 @@ class TestSessions:
         ):
             async with client.session() as session:
                 await session.connect()
-                # It takes the place, and has no transaction that could give it back.
+                # Nothing of it was offered to the server.
                 with pytest.raises(ExtensionMissing):
                     await session.send(mail(1, to=["b\u00f6b@example.org"]))
                 set_clock_forward(3601)
