@@ -93,10 +93,11 @@ async def test_each_job_goes_to_its_client(store: Spool) -> None:
 
 async def test_a_job_of_another_spool_keeps_the_route_of_its_tag(store: Spool) -> None:
     bulk, plain = Named("bulk"), Named("plain")
+    tags: dict[str, Any] = {"bulk": bulk}
     async with MemorySpool() as old:
         id = await old.put(mail(to="1@x.test"), tag="bulk")
         await store.adopt(await old.get(id), await old.read(id))
-    queue = processor(store, plain, routes=Routes(by_tag={"bulk": bulk}), clock=time.time)
+    queue = processor(store, plain, routes=Routes(by_tag=tags), clock=time.time)
     assert (await queue.run_once()).sent == (id,)
     assert (bulk.recipients, plain.recipients) == ([["1@x.test"]], [])
 
