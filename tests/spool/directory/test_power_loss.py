@@ -22,7 +22,8 @@ from smtp_async.spool.directory.syscalls import SystemCalls
 from smtp_async.testing.contracts import LATER, QUEUED, TEXT, receipt_for
 from tests.spool.directory.made import Made
 from tests.torture.directories import quick_directory
-from tests.torture.power import Books, Tape, lose_power, put
+from tests.torture.power import Books, lose_power, put
+from tests.torture.tape import Tape
 
 
 class Disk(SystemCalls):

@@ -1,8 +1,8 @@
-"""power.py: what a disk may hold after a loss of power."""
+"""tape.py: what a disk may hold after a loss of power."""
 
 import random
 
-from tests.torture.power import Change, Inode, Moment, Octets
+from tests.torture.tape import Change, Inode, Moment, Octets
 
 
 def test_octets_that_were_not_synced_are_there_or_cut_or_zeros_or_not_there() -> None:
