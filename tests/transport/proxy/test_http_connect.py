@@ -166,7 +166,7 @@ class TestLogin:
                     told = traceback.TracebackException.from_exception(seen, capture_locals=True)
                     told.stack[:] = [frame for frame in told.stack if "/tests/" not in frame.filename]
                     text = "".join(told.format(chain=False)) + repr(vars(seen))
-                    assert "7781" not in text and "YW5uOnNlY3JldC03Nzgx" not in text
+                    assert "secret-7781" not in text and "YW5uOnNlY3JldC03Nzgx" not in text
                     seen = seen.__cause__ or seen.__context__
 
         run(scenario())
