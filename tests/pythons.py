@@ -20,17 +20,45 @@ ROOT = Path(__file__).resolve().parents[1]
 CACHE = ROOT / ".cache" / "pythons"
 
 OLDEST = (3, 11)
-#: What differs by the version of Python: asyncio, ssl, email, typing and pickling. Servers are the same for each.
+#: The tests of what meets the parts of Python that change: asyncio, ssl, email, typing and pickling.
 DIFFERS = (
     *("-m", "not server"),
-    *(f"tests/{name}" for name in ("client", "connection", "pool", "testing", "tls", "transport")),
+    "tests/client",
+    *(
+        f"tests/connection/test_{name}.py"
+        for name in ("channel", "connection", "opening", "session", "upload")
+    ),
     *(f"tests/mail/test_{name}.py" for name in ("coerce", "raw", "signing")),
     *(
         f"tests/message/test_{name}.py"
-        for name in ("builder", "convert", "entity_from_email", "foreign_mail", "headers")
+        for name in (
+            "builder",
+            "convert",
+            "entity_from_email",
+            "foreign_mail",
+            "headers",
+            "odd_mail",
+            "readback",
+        )
     ),
-    *("tests/message/test_odd_mail.py", "tests/message/test_readback.py"),
-    *(f"tests/test_{name}.py" for name in ("cancellation", "errors", "exports", "hooks")),
+    "tests/pool/test_pool.py",
+    *(f"tests/testing/test_{name}.py" for name in ("server", "stream_contract", "thread", "tls")),
+    *(
+        f"tests/tls/test_{name}.py"
+        for name in (
+            "context",
+            "handshake_witness",
+            "info",
+            "negotiated",
+            "offers",
+            "options",
+            "sessions",
+            "verify",
+        )
+    ),
+    *(f"tests/transport/test_{name}.py" for name in ("dial", "records", "resolve", "stream")),
+    "tests/transport/proxy",
+    *(f"tests/test_{name}.py" for name in ("cancellation", "errors", "hooks")),
 )
 Version = tuple[int, int, int]
 
