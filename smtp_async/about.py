@@ -35,7 +35,7 @@ def _dependencies() -> list[str]:
     except metadata.PackageNotFoundError:
         # A copy of the source tree is not installed, so its requirements are not recorded.
         return []
-    wanted = [one for one in declared if not re.search(r"""extra\s*==\s*["'](?:dev|all)["']""", one)]
+    wanted = [one for one in declared if not re.search(r"""extra\s*==\s*["'](?:dev|test|all)["']""", one)]
     names = [found[0] for one in wanted if (found := re.match(r"[A-Za-z0-9._-]+", one))]
     return [name for name in dict.fromkeys(names) if name != "smtp-async"]
 

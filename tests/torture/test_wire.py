@@ -84,7 +84,8 @@ def test_a_cut_changes_no_outcome_that_was_told(loop: str, name: str, scenario: 
 
     run(loop, work)
     harness.tally.demand()
-    assert harness.tally.points["cuts"] >= CUTS // SLOWER.get(name, 1)
+    # Not CUTS: the octets of an undisturbed run, which the stride is made of, differ from run to run.
+    assert harness.tally.points["cuts"] >= CUTS // SLOWER.get(name, 1) // 2
 
 
 @EVERY_SCENARIO

@@ -233,6 +233,8 @@ class Harness:
 
     async def cancelled_at_awaits(self, most: int = 1000) -> None:
         """Cancel the caller at each of its awaits, once and until it is done, while it waits and when it is ready."""
+        # A first run opens what stays open with the loop, as uvloop's own files.
+        await self.lengths()
         for manner, moment in itertools.product(CancelManner, CancelMoment):
             for at in range(1, most):
                 injected = [False]
