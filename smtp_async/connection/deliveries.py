@@ -152,7 +152,7 @@ class Deliveries(Generic[C]):
         return True
 
     def begin(self, job: SendJob) -> bool:
-        """As `offer`, but nothing is written until the channel is flushed."""
+        """As `begin_now`, but nothing is written until the channel is flushed."""
         channel = self.channel
         machine, transaction = channel.machine, job.transaction
         if transaction is None or (

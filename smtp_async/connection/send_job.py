@@ -6,8 +6,8 @@ Everything else about a job is synchronous.
 
 A job is the caller's side of a message: what is sent and how, until when the caller waits, and the receipt that it
 gets. The server's side is the job's `transaction`: what was written, what was answered and what came of it. A message
-whose recipients do not fit into one transaction is still one job: it has `groups` of recipients, and `follow` plans
-the next transaction from the content that is rendered already.
+whose recipients do not fit into one transaction is still one job: it has `groups` of recipients, and
+`plan_next_transaction` plans the next one from the content that is rendered already.
 """
 
 from __future__ import annotations
@@ -91,7 +91,7 @@ class SendJob:
         groups: the recipients in groups, if there may be more than one; None saves an object for nearly every message.
         due, send_by: loop times; `send_by` is the caller's deadline, `due` what is watched now: in the queue the pool
             may set it to an earlier time.
-        offer: the server's offer that the next plan is made for; None until the caller knows one. What a plan was
+        server_offer: the extensions that the next plan is made for; None until the caller knows them. What a plan was
             made for is in `transaction.extensions`.
         transaction: the plan, once there is one.
         body: the sources that the caller reads while they are sent, None where the connection writes the message alone.
@@ -174,15 +174,15 @@ class SendJob:
         self.asked_anew = False
         self.outlasts_outage = False
         self.pinned = False
-        # Rendered for `offer`, while its sources are being opened.
+        # Rendered for `server_offer`, while its sources are being opened.
         self._content: Content | None = None
 
     # --- preparation -----------------------------------------------------------------------------------------
 
     def prepare(self) -> bool:
-        """Render and plan for `offer`; every fault of the message shows here, before a byte is written.
+        """Render and plan for `server_offer`; every fault of the message shows here, before a byte is written.
 
-        A job that is planned stays as it is, and a job without an `offer` waits for one.
+        A job that is planned stays as it is, and a job without a `server_offer` waits for one.
 
         Returns:
             False if it is not planned yet because it is large, or because its sources must be opened and measured:

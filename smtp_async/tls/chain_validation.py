@@ -1,7 +1,7 @@
 """Validation of a chain of certificates that OpenSSL cannot judge within the handshake, or has refused there.
 
-`validate` reads what the server sent within bounds, looks for a way to a trusted certificate, has every part of it
-judged, and applies the options of the application. It takes a millisecond or less: call it in a thread.
+`validate_chain` reads what the server sent within bounds, looks for a way to a trusted certificate, has every part of
+it judged, and applies the options of the application. It takes a millisecond or less: call it in a thread.
 """
 
 from __future__ import annotations
