@@ -1,5 +1,6 @@
 """wire_log.py: every line is written with its sign, secrets masked and bodies as their size."""
 
+import gc
 import io
 import logging
 import logging.handlers
@@ -138,6 +139,8 @@ class TestFiles:
 
     async def test_a_client_that_was_never_used_holds_no_file(self, tmp_path: Path) -> None:
         client = SMTPClient("mx.test", options=ClientOptions(wire_log=tmp_path / "wire.log"))
+        files = [one for one in gc.get_objects() if isinstance(one, io.IOBase)]
+        assert str(tmp_path / "wire.log") not in [getattr(one, "name", "") for one in files]
         await client.close()
         await client.close()
 
