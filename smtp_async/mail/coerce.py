@@ -6,7 +6,6 @@ be read, or the message is so large that a thread has to convert it.
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from functools import partial
 from io import BytesIO
@@ -89,12 +88,13 @@ def to_mail(
         return _Unsigned(unsigned, ways, heavy=is_heavy(message))
     if isinstance(message, Raw):
         return _raw_to_mail(message, options, sender, recipients)
-    if hasattr(message, "envelope") and hasattr(message, "content"):
+    if isinstance(message, Message):
         # The only check for most messages: a `Message` is a mail, unless it has `raw` or streams to close.
-        if not isinstance(message, Message) or (message.raw is None and not options.close_source):
-            mail: Mail = message
-            return mail if sender is None and recipients is None else _readdressed(mail, sender, recipients)
-        return _message_to_mail(message, options, sender, recipients)
+        if message.raw is not None or options.close_source:
+            return _message_to_mail(message, options, sender, recipients)
+        return message if sender is None and recipients is None else _readdressed(message, sender, recipients)
+    if hasattr(message, "envelope") and hasattr(message, "content"):
+        return _readdressed(message, sender, recipients)
     if hasattr(message, "raw_items") and hasattr(message, "get_payload"):
         if is_heavy(message):
             return _LargeObject(message, sender, recipients)
@@ -207,10 +207,14 @@ def _demand_several(recipients: object) -> None:
 # --- mail that needs waiting ---------------------------------------------------------------------------------
 
 
-class PendingMail(ABC):
-    """A message that becomes a `Mail` only after waiting."""
+class PendingMail:
+    """A message that becomes a `Mail` only after waiting.
 
-    @abstractmethod
+    No abstract class, because every call of `send` asks whether it has one, and `ABCMeta` answers in Python code.
+    """
+
+    __slots__ = ()
+
     async def read(self, temp_dir: TempDir = None) -> Mail:
         """Read what must be known before the message is sent; the body of a stream may be read while it is sent.
 
@@ -222,10 +226,11 @@ class PendingMail(ABC):
             FileError: the stream cannot be opened or read. After any error it is closed if `close` is set.
             SMTPError: the message cannot be sent.
         """
+        raise NotImplementedError
 
-    @abstractmethod
     async def read_whole(self) -> Mail:
         """Read all of the message into memory; raises as `read`."""
+        raise NotImplementedError
 
 
 class _Unread(PendingMail):

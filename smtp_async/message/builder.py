@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import secrets
+import os
 import time
 from collections.abc import Callable, Coroutine, Iterable, Mapping
 from datetime import datetime
@@ -44,6 +44,11 @@ _ELSEWHERE: Final = {
     "reply": "reply_to",
     "title": "subject",
 }
+
+
+def _random_hex(count: int) -> str:
+    """Return hexadecimal digits for `count` random octets, as `secrets.token_hex` does through three calls in Python."""
+    return os.urandom(count).hex()
 
 
 class Message(Rare):
@@ -309,7 +314,7 @@ class Message(Rare):
         utf8: bool = False,
         binary: bool = False,
         now: Callable[[], float] = time.time,
-        token: Callable[[int], str] = secrets.token_hex,
+        token: Callable[[int], str] = _random_hex,
     ) -> Content:
         """Return the content for a server with or without 8BITMIME, SMTPUTF8 and BINARYMIME; the same bytes each time.
 
@@ -431,7 +436,7 @@ class Message(Rare):
         self,
         can: Capabilities,
         now: Callable[[], float] = time.time,
-        token: Callable[[int], str] = secrets.token_hex,
+        token: Callable[[int], str] = _random_hex,
     ) -> Content:
         rare = self._rare
         snapshot = Snapshot(

@@ -216,6 +216,12 @@ def address_field(name: str, addresses: Sequence[Address], *, utf8: bool, style:
         ExtensionMissing: a local part needs SMTPUTF8 and `utf8` is false.
         TextNotEncodable: the charset of the style cannot express a display name.
     """
+    first = addresses[0]
+    if len(addresses) == 1 and not (first.name or first.needs_utf8):
+        # Most messages: one plain mailbox, on a line that needs no fold.
+        line = f"{name}: {first.wire(utf8=True).decode()}"
+        if len(line) <= style.encoded_width:
+            return line
     mailboxes = [_mailbox(a.name, a.wire(utf8=True), a.needs_utf8, utf8, style) for a in addresses]
     return _list_field(name, mailboxes, style)
 

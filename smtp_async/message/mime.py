@@ -68,6 +68,9 @@ def leaves_of(
         TextNotEncodable: the charset cannot express a text.
     """
     rare, attachments = snapshot.rare, snapshot.attachments
+    if rare is None and snapshot.html is None and not attachments:
+        # Most messages: a single text.
+        return [_text("plain", snapshot.text or "", charset, can)], None
     calendar = rare.get("calendar") if rare is not None else None
     texts = []
     if snapshot.text is not None or (snapshot.html is None and calendar is None and not attachments):

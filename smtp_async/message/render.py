@@ -16,7 +16,7 @@ from typing import Any, Final
 
 from ..errors import InvalidArgument, InvalidHeader, MissingSender
 from ..model.address import Address
-from ..model.content import Attached, Content, Source, segments_of
+from ..model.content import JOINED, Attached, Content, Source, segments_of
 from ..model.envelope import Kind
 from ..model.octets import SLICE, find
 from .charsets import UTF_8, Charset, charset_of
@@ -114,6 +114,17 @@ def render(
     fields.append("MIME-Version: 1.0\r\n")
     head = "\r\n".join(fields).encode()
     plain = head.isascii()
+    body = root.body[0]
+    if tree is None and isinstance(body, bytes) and len(body) < JOINED:
+        # Most messages: a single small text, which no server has to take as binary.
+        content = Content.of_octets(
+            b"".join((head, root.head, body)),
+            eightbit=root.need >= EIGHT or not plain,
+            utf8=not plain,
+            message_id=message_id or None,
+            canonical=True,
+        )
+        return content, generated
     pieces = (head, root.head, *root.body)
     content = Content(
         segments_of(pieces),
@@ -172,10 +183,17 @@ def _header(
             fields.append(address_field("Sender", (sender,), utf8=utf8, style=style))
     if snapshot.reply_to:
         fields.append(address_field("Reply-To", snapshot.reply_to, utf8=utf8, style=style))
-    for name, kind in (("To", _TO), ("Cc", _CC)):
-        addresses = [recipient.address for recipient in snapshot.recipients if recipient.kind is kind]
-        if addresses:
-            fields.append(address_field(name, addresses, utf8=utf8, style=style))
+    to, cc = [], []
+    for recipient in snapshot.recipients:
+        kind = recipient.kind
+        if kind is _TO:
+            to.append(recipient.address)
+        elif kind is _CC:
+            cc.append(recipient.address)
+    if to:
+        fields.append(address_field("To", to, utf8=utf8, style=style))
+    if cc:
+        fields.append(address_field("Cc", cc, utf8=utf8, style=style))
     if snapshot.subject is not None:
         fields.append(_subject(snapshot.subject, style, utf8=utf8))
     message_id = _message_id(snapshot.message_id, generated, sender)

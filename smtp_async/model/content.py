@@ -165,6 +165,25 @@ class Content:
             self.measure()
 
     @classmethod
+    def of_octets(
+        cls, data: bytes, *, eightbit: bool, utf8: bool, message_id: str | None, canonical: bool
+    ) -> Content:
+        """Make content of one segment in memory that any server with 8BITMIME and SMTPUTF8 takes.
+
+        The arguments are those of `__init__`, which takes four times as many steps: most messages are made here.
+        """
+        self = _new(cls)
+        self.segments = (data,)
+        self.sources = self.attached = ()
+        self.size = len(data)
+        self.eightbit = eightbit
+        self.utf8 = utf8
+        self.binary = self.exact = False
+        self.message_id = message_id
+        self.canonical = canonical
+        return self
+
+    @classmethod
     def of_bytes(cls, data: bytes, *, exact: bool = False) -> Content:
         """Make content of a whole message, header fields included.
 

@@ -118,6 +118,9 @@ def crlf(data: bytes) -> bytes:
 
     Without a change, `data` is returned, not a copy.
     """
+    if len(data) <= SLICE and b"\r" not in data:
+        # Most texts: one search and one replacement in place of a decoder and three.
+        return data.replace(b"\n", b"\r\n")
     if only_crlf(data):
         return data
     if len(data) > SLICE:

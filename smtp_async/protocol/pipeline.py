@@ -116,8 +116,11 @@ class Pipeline:
 
     def admits(self, transaction: Transaction) -> bool:
         """May `transaction` be begun beside those on their way? Ask only if `can_begin`."""
+        window = self._window
+        if not window.messages:
+            return True
         replies = len(self._owed.entries) + len(transaction.rcpts) + 3
-        return self._window.admits(transaction.octets, chunked=transaction.chunked, replies=replies)
+        return window.admits(transaction.octets, chunked=transaction.chunked, replies=replies)
 
     # --- requests of a transaction's owner -------------------------------------------------------------------
 
@@ -232,50 +235,54 @@ class Pipeline:
     def answer_group(self, replies: list[Reply], at: int) -> int:
         """Take several replies in one go where a message goes well; return how many, 0 if `answer` must take each.
 
-        Nearly every message takes this path: its end of data, or RSET, MAIL, one RCPT and DATA, answered well in one
-        chunk. `answer` comes to the same result; this path saves 5.4 of 19 µs per message (`benchmarks/core.py`).
+        Nearly every message takes this path: its end of data, and RSET, MAIL, one RCPT and DATA of the next one,
+        answered well in one chunk. `answer` comes to the same result; this path saves 5.4 of 19 µs per message
+        (`benchmarks/core.py`).
         """
-        owed = self._owed
-        entries, answerable = owed.entries, owed.answerable
-        if not answerable or self._lmtp:
-            return 0
-        verb, transaction = entries[0]
-        reply = replies[at]
-        if reply.code // 100 != 2 or not isinstance(transaction, Transaction):
-            return 0
-        if verb is _END_OF_DATA:
-            if not transaction.ended or transaction.mail_refused:
-                return 0
+        owed, start, end = self._owed, at, len(replies)
+        entries = owed.entries
+        while at < end and owed.answerable and not self._lmtp:
+            verb, transaction = entries[0]
+            reply = replies[at]
+            if reply.code // 100 != 2 or not isinstance(transaction, Transaction):
+                break
+            if verb is _END_OF_DATA:
+                if not transaction.ended or transaction.mail_refused:
+                    break
+                entries.popleft()
+                owed.answerable -= 1
+                transaction.final.append(reply)
+                transaction.replies_owed = 0
+                at += 1
+                self._conclude(transaction)
+                continue
+            count = 4 if verb is _RSET else 3
+            following = at + count
+            # There are no fewer entries than are answerable.
+            if owed.answerable < count or following > end or entries[count - 1][0] is not _DATA:
+                break
+            mailed, accepted, go_ahead = replies[following - 3 : following]
+            if go_ahead.code != 354 or accepted.code // 100 != 2 or mailed.code // 100 != 2:
+                break
+            if count == 4:
+                entries.popleft()
+            elif verb is not _MAIL:
+                break
             entries.popleft()
-            owed.answerable = answerable - 1
-            transaction.final.append(reply)
-            transaction.replies_owed = 0
-            self._conclude(transaction)
-            return 1
-        if verb is _RSET:
-            count = 4
-        elif verb is _MAIL:
-            count = 3
-        else:
-            return 0
-        end = at + count
-        # There are no fewer entries than are answerable.
-        if answerable < count or end > len(replies) or entries[count - 1][0] is not _DATA:
-            return 0
-        mailed, accepted, go_ahead = replies[end - 3 : end]
-        if go_ahead.code != 354 or accepted.code // 100 != 2 or mailed.code // 100 != 2:
-            return 0
-        if count == 4:
             entries.popleft()
-        entries.popleft()
-        entries.popleft()
-        entries.popleft()
-        owed.answerable = answerable - count
-        transaction.mail_answer = mailed
-        transaction.answers.append(accepted)
-        transaction.accepted = 1
-        transaction.data_answer = go_ahead
-        transaction.replies_owed -= count
+            entries.popleft()
+            owed.answerable -= count
+            transaction.mail_answer = mailed
+            transaction.answers.append(accepted)
+            transaction.accepted = 1
+            transaction.data_answer = go_ahead
+            transaction.replies_owed -= count
+            at = following
+            self._after_envelope(transaction)
+        return at - start
+
+    def _after_envelope(self, transaction: Transaction) -> None:
+        """Write what comes behind an envelope that was accepted: nearly always the body, in one piece."""
         payload = transaction.payload
         if payload is None or transaction.caller_paced or transaction.withdrawn or self._state.exhausted:
             self._state.answered(Verb.DATA, 3)
@@ -283,7 +290,6 @@ class Pipeline:
         else:
             self._writer.payload(transaction, payload)
             self.writing = None
-        return count
 
     def answer(self, verb: Verb, transaction: Transaction, reply: Reply) -> None:
         """Take the reply to one command of a transaction.
@@ -450,7 +456,9 @@ class Pipeline:
 
     def _conclude(self, transaction: Transaction) -> None:
         final = transaction.final
-        taken = bool(final) and (final[0].code < 300 or any(reply.positive for reply in final))
+        taken = False
+        if final:
+            taken = final[0].code < 300 or any(reply.positive for reply in final)
         if transaction.cut_off and not taken:
             transaction.give_up(self._closing_error(), after_421=True)
         else:

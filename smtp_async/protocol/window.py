@@ -56,7 +56,10 @@ class Window:
             return True
         if octets is None or self._octets + octets > MAX_OCTETS or replies > MAX_REPLIES:
             return False
-        return self.messages < (self.size if chunked else max(self.size, _WITHOUT_CHUNKING))
+        most = self.size
+        if most < _WITHOUT_CHUNKING and not chunked:
+            most = _WITHOUT_CHUNKING
+        return self.messages < most
 
     def began(self, octets: int | None) -> None:
         """Count a message that is being written."""
@@ -69,7 +72,8 @@ class Window:
         self._octets -= octets or 0
         if accepted:
             self.cautious = False
-            self.size = min(self._most, self.size * 2)
+            if self.size < self._most:
+                self.size = min(self._most, self.size * 2)
         else:
             self.cautious = True
             self.size = 1
