@@ -25,7 +25,7 @@ from typing import Generic, TypeVar
 
 from ..connection.send_job import CallerStep, SendJob
 from ..errors import QueueFull, SMTPError, UsageError
-from ..mail.coerce import PendingMail, to_mail, unsent_sources
+from ..mail.coerce import PendingMail, Raw, to_mail, unsent_sources
 from ..model.content import Mail
 from ..model.receipt import Receipt
 from ..pool.pool import Pool
@@ -57,7 +57,9 @@ class _BulkJob(SendJob, Generic[M]):
         chunking: bool,
         temp_dir: TempDir,
     ) -> None:
-        super().__init__(number, mail, options, chunking=chunking, heavy=is_heavy(message), temp_dir=temp_dir)
+        # What is left of a `Raw` here needs no rendering.
+        heavy = not isinstance(message, Raw) and is_heavy(message)
+        super().__init__(number, mail, options, chunking=chunking, heavy=heavy, temp_dir=temp_dir)
         self.message = message
         self.outlasts_outage = True
         self.sending: Sending | None = None

@@ -214,14 +214,13 @@ class SMTPClient(Observed, ClientConstructors):
         """
         wanted = self._send_options if options is None else self._permitted(options)
         try:
-            due = self._deadline(deadline)
+            binding = self._use()
+            due = self._deadline(binding, deadline)
             mail = to_mail(message, wanted, sender, recipients)
         except SMTPError:
             await unsent_sources(message, wanted).aclose()
             raise
-        binding = self._binding
-        assert binding is not None
-        pool, drive = binding.pool, binding.drive
+        drive = binding.drive
         if isinstance(mail, PendingMail):
             mail = await drive.read(mail.read(self._options.temp_dir), due)
         number = self._job_count = self._job_count + 1
@@ -232,7 +231,7 @@ class SMTPClient(Observed, ClientConstructors):
         except SMTPError:
             await UnsentSources(mail).aclose()
             raise
-        job.server_offer = pool.extensions
+        job.server_offer = binding.pool.extensions
         if self._telemetry is not None:
             return await self._telemetry.send(job, drive.deliver(job))
         return await drive.deliver(job)
@@ -270,14 +269,13 @@ class SMTPClient(Observed, ClientConstructors):
         options = options if options.sign is not None else options.signed_by(self._options.sign)
         return options if self._options.chunking else replace(options, chunking="never")
 
-    def _deadline(self, seconds: float | None) -> float | None:
-        """Begin a call: return the loop time after which its caller no longer waits."""
-        pool = self._use().pool
+    def _deadline(self, binding: Binding, seconds: float | None) -> float | None:
+        """Return the loop time after which the caller of a call that begins now no longer waits."""
         if seconds is None:
             seconds = self._options.timeouts.send
         elif math.isnan(seconds):
             raise InvalidArgument("deadline is a number of seconds, not NaN")
-        return None if seconds is None else pool.loop.time() + seconds
+        return None if seconds is None else binding.pool.loop.time() + seconds
 
     def send_all(
         self, messages: Iterable[M] | AsyncIterable[M], *, options: SendOptions | None = None

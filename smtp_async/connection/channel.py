@@ -238,8 +238,8 @@ class Channel:
         if not self.first_bytes:
             self.first_bytes = data[:16]
         machine = self.machine
-        before = machine.answered
-        if self.hooks.active or machine.recorder.recording:
+        recorder, before = machine.recorder, machine.answered
+        if self.hooks.active or recorder.recording:
             self.record_lines()
         try:
             machine.receive_data(data)
@@ -249,13 +249,17 @@ class Channel:
             self.abort(error)
             raise error.with_traceback(None) from error.__cause__
         finally:
-            if machine.recorder.recording:
+            if recorder.recording:
                 self._note_lines()
         if machine.answered != before:
             self.clock.restart(now)
 
-    def flush(self) -> None:
-        """Write what the machine has; if the stream is closed, abort, so that the next read raises the reason."""
+    def flush(self, now: float | None = None) -> None:
+        """Write what the machine has; if the stream is closed, abort, so that the next read raises the reason.
+
+        Args:
+            now: loop time; None reads the clock if that is needed.
+        """
         machine, stream = self.machine, self.stream
         if not machine.has_output:
             return
@@ -266,7 +270,7 @@ class Channel:
             return
         if self.pacer is not None and not self.pacer.may_write(machine.output_size):
             return
-        asks = not machine.awaiting_reply
+        asks = not machine.owed.answerable
         try:
             stream.write(machine.data_to_send())
         except SMTPError as error:
@@ -274,7 +278,7 @@ class Channel:
             return
         self._wrote = True
         if asks:
-            self.clock.restart(self._loop.time())
+            self.clock.restart(self._loop.time() if now is None else now)
         if machine.recorder.recording:
             self._note_lines()
 

@@ -305,7 +305,7 @@ class Connection:
             return True
         machine, deliveries = channel.machine, self.deliveries
         deliveries.settle(machine.take_settled())
-        deliveries.refill()
+        deliveries.refill(channel.active_at)
         if self._exclusive.pending or machine.pipeline.exhausted:
             channel.wake()
         elif not deliveries.jobs and not self.leaving:

@@ -169,16 +169,16 @@ class Deliveries(Generic[C]):
         machine.pipeline.begin(transaction, hold=stale)
         return True
 
-    def refill(self) -> None:
-        """Take jobs while the machine may begin one, then write everything at once."""
+    def refill(self, now: float | None = None) -> None:
+        """Take jobs while the machine may begin one, then write everything at once; `now` as `Channel.flush`."""
         channel = self.channel
-        machine = channel.machine
-        while machine.pipeline.writing is None:
-            job = self._owner.next_job(self._connection)
+        pipeline, owner = channel.machine.pipeline, self._owner
+        while pipeline.writing is None:
+            job = owner.next_job(self._connection)
             if job is None:
                 break
             self.begin(job)
-        channel.flush()
+        channel.flush(now)
 
     # --- bodies and cancellation -----------------------------------------------------------------------------
 

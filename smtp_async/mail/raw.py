@@ -18,7 +18,7 @@ from ..message.header_parser import EMPTY_LINE, LINE_END
 from ..model.address import Address
 from ..model.content import Content, Origin, Source
 from ..model.envelope import Envelope, Recipient
-from ..protocol.plan import SMALL_BODY
+from ..protocol.options import SMALL_BODY
 from ..sources import AsyncReader, LineScan, RawSource, Reader, ThreadWork, close_origin, reader_of
 
 if TYPE_CHECKING:

@@ -87,8 +87,10 @@ async def signed(
     work: _Work | None = None
     try:
         envelope = mail.envelope()
-        if _is_work_for_a_thread(sign):
-            work = await in_thread(partial(_begun_at_once, mail, sign, temp_dir, clock()))
+        quick = _quickness(sign)
+        if quick is not None:
+            begin = partial(_begun_at_once, mail, sign, temp_dir, clock())
+            work = begin() if quick and not heavy else await in_thread(begin)
         else:
             content = await in_thread(partial(_rendered, mail)) if heavy else _rendered(mail)
             work = _Work(content, temp_dir)
@@ -130,26 +132,28 @@ def _rendered(mail: Mail) -> Content:
     return content
 
 
-def _is_work_for_a_thread(sign: Sequence[MessageSigner]) -> bool:
-    """Tell whether nothing has to be awaited for the signatures, and one of them takes its time."""
-    keys = [one.local_key for one in sign if isinstance(one, DKIM)]
-    return len(keys) == len(sign) and None not in keys and not all([key and key.quick for key in keys])
+def _quickness(sign: Sequence[MessageSigner]) -> bool | None:
+    """Return None if something has to be awaited for a signature, else whether each of them takes little time."""
+    quick = True
+    for one in sign:
+        key = one.local_key if isinstance(one, DKIM) else None
+        if key is None:
+            return None
+        quick = quick and key.quick
+    return quick
 
 
 def _begun_at_once(mail: Mail, sign: Sequence[MessageSigner], temp_dir: TempDir, now: float) -> _Work:
-    """Render a message, and sign it if it is small; in a thread.
+    """Render a message, and sign it if it is small; in a thread, if a signature takes its time.
 
     A hundred messages that are begun at once would otherwise hold up the event loop for milliseconds.
     """
     work = _Work(_rendered(mail), temp_dir)
     content = work.content
     if not content.sources and (content.size or 0) <= JOINED:
-        reading = work.read_now(sign, now)
+        read = work.read_now(sign, now)
         work.add(
-            [
-                signing.finish([_local_signature(wanted) for wanted in signing.end()])
-                for _, signing in reading.signings
-            ]
+            [signing.finish([_local_signature(wanted) for wanted in signing.end()]) for _, signing in read]
         )
     return work
 
@@ -178,9 +182,10 @@ class _Work:
             reading = _Reading(members, now)
             await self._read(reading)
             reading.end()
+            read = reading.signings
         else:
-            reading = self.read_now(members, now)
-        given = [(signing, await _signatures(member, signing)) for member, signing in reading.signings]
+            read = self.read_now(members, now)
+        given = [(signing, await _signatures(member, signing)) for member, signing in read]
         if members[0].prepends:
             self.add([signing.finish(signatures) for signing, signatures in given])
             return
@@ -192,14 +197,23 @@ class _Work:
             # What was read while it was signed is in memory now.
             await Body(content).aclose()
 
-    def read_now(self, members: Sequence[MessageSigner], now: float) -> _Reading:
-        """Read what is small and in memory."""
-        reading = _Reading(members, now)
+    def read_now(self, members: Sequence[MessageSigner], now: float) -> list[tuple[MessageSigner, Signing]]:
+        """Read what is small and in memory; return those of `members` that sign it, each with what it was begun by."""
         content = self.content
         data = content.join()
-        reading.take(data if content.canonical or content.exact else normalised(data))
-        reading.end()
-        return reading
+        if not (content.canonical or content.exact):
+            data = normalised(data)
+        end = data.find(_END) + len(_END)
+        if end < len(_END):
+            end = len(data)  # there is nothing but a header
+        found = []
+        for one in members:
+            signing = one.begin(data[:end], now)
+            if signing is not None:
+                if end < len(data):
+                    signing.feed(data[end:])
+                found.append((one, signing))
+        return found
 
     def add(self, made: Sequence[Rewritten]) -> None:
         """Add what the signatures have made of the message; the first one stands on top."""
@@ -378,6 +392,14 @@ def _rewritten(content: Content, rewritten: Rewritten) -> Content:
     before, start, after = rewritten
     if start is None:
         return Content.of_bytes(before + after)
+    if start == 0 and not (after or content.sources or content.attached or content.binary or content.exact):
+        return Content.of_octets(
+            before + content.join(),
+            eightbit=content.eightbit,
+            utf8=content.utf8,
+            message_id=content.message_id,
+            canonical=content.canonical,
+        )
     if start and not content.canonical and not content.exact:
         # What was signed had its line ends corrected, and may have another length.
         content = _corrected(content)

@@ -143,7 +143,7 @@ class Envelope:
         if self._sender is not None and self._sender.needs_utf8:
             return True
         for recipient in self._recipients:
-            if recipient._address.needs_utf8:
+            if recipient._address._needs_utf8:
                 return True
         return False
 

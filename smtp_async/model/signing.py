@@ -138,7 +138,10 @@ class ToSign(NamedTuple):
 
     def hash(self) -> bytes:
         """Return the hash of `data`."""
-        return hashlib.new(self.hash_algorithm, self.data).digest()
+        # `hashlib.new` looks the name up anew each time.
+        make: Callable[[bytes], Any] = getattr(hashlib, self.hash_algorithm)
+        digest: bytes = make(self.data).digest()
+        return digest
 
 
 @runtime_checkable

@@ -17,16 +17,19 @@ class SessionWaiters(Generic[S]):
     """FIFO of callers waiting for a private session.
 
     A session is handed to the first caller directly, so that no other call can take the place that it fills.
+
+    Attributes:
+        callers: those that wait, in order.
     """
 
-    __slots__ = ("_callers", "_loop")
+    __slots__ = ("_loop", "callers")
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
-        self._callers: deque[asyncio.Future[S]] = deque()
+        self.callers: deque[asyncio.Future[S]] = deque()
 
     def __len__(self) -> int:
-        return len(self._callers)
+        return len(self.callers)
 
     async def wait(self, give_back: Callable[[S], None], queued: Callable[[], object]) -> S:
         """Wait for a session.
@@ -36,7 +39,7 @@ class SessionWaiters(Generic[S]):
             queued: called when the caller has joined the queue; may call `serve`.
         """
         caller: asyncio.Future[S] = self._loop.create_future()
-        self._callers.append(caller)
+        self.callers.append(caller)
         try:
             queued()
             return await caller
@@ -46,16 +49,16 @@ class SessionWaiters(Generic[S]):
             raise
         finally:
             with contextlib.suppress(ValueError):
-                self._callers.remove(caller)
+                self.callers.remove(caller)
 
     def serve(self, make: Callable[[], S]) -> None:
         """Give the first caller the session that `make` makes, if the caller still waits."""
-        caller = self._callers.popleft()
+        caller = self.callers.popleft()
         if not caller.done():
             caller.set_result(make())
 
     def fail(self, error: Exception) -> None:
         """Raise `error` in all callers that wait."""
-        for caller in self._callers:
+        for caller in self.callers:
             if not caller.done():
                 caller.set_exception(error)

@@ -236,7 +236,8 @@ class ClientProtocol:
 
     def data_to_send(self) -> bytes:
         """Return what is to be handed to the transport, in one piece; from then on it counts as handed."""
-        out, owed, ending = self._writer.out, self.owed, self._writer.ending
+        writer, owed = self._writer, self.owed
+        out, ending = writer.out, writer.ending
         if not out:
             return b""
         data = out[0] if len(out) == 1 else b"".join(out)

@@ -15,7 +15,10 @@ from ..model.signing import MessageSigner, signers_of
 from . import parameters
 from .commands import SendVerb
 
-__all__ = ["DeliverBy", "SendOptions", "Wish"]
+__all__ = ["SMALL_BODY", "DeliverBy", "SendOptions", "Wish"]
+
+#: A body up to this size is written at once by the connection; a larger one by its caller's task.
+SMALL_BODY: Final = 65536
 
 #: The keyword that a server must offer, and the parameter of MAIL that is written if it does.
 Wish = tuple[str, bytes]
@@ -96,6 +99,7 @@ class SendOptions:
         sign: how the message is signed, one way or several, in this order; None takes the client's, an empty sequence
             none. A signed message is rendered for a server without extensions, and the same for every server.
         wishes: derived from the others: the parameters of MAIL, each with the extension that it needs.
+        ordinary: derived: nothing is asked for that changes the lines of the envelope, or how a small body is written.
 
     Raises:
         InvalidArgument: a value that is not allowed, or two that contradict each other.
@@ -124,6 +128,7 @@ class SendOptions:
     verb: SendVerb = "MAIL"
     sign: MessageSigner | Sequence[MessageSigner] | None = None
     wishes: tuple[Wish, ...] = field(init=False, repr=False, compare=False)
+    ordinary: bool = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         for name in _FLAGS:
@@ -137,6 +142,14 @@ class SendOptions:
         if self.sign is not None:
             object.__setattr__(self, "sign", signers_of(self.sign))
         object.__setattr__(self, "wishes", tuple(self._wishes()))
+        object.__setattr__(
+            self,
+            "ordinary",
+            not self.wishes
+            and self.before_end_of_data is self.progress is None
+            and self.verb == "MAIL"
+            and self.chunk_size >= SMALL_BODY,
+        )
 
     def signed_by(self, sign: MessageSigner | Sequence[MessageSigner]) -> SendOptions:
         """Return the same options with another `sign`, or these if there is nothing to sign with."""

@@ -131,7 +131,7 @@ class Pipeline:
             transaction: made by `plan` for what this server offers.
             hold: wait for the replies to the envelope before DATA.
         """
-        window, state = self._window, self._state
+        window, state, writer = self._window, self._state, self._writer
         # A body whose time the caller decides waits for the replies to its envelope in any case.
         transaction.hold = (
             hold
@@ -144,12 +144,12 @@ class Pipeline:
         if self._owed.entries:
             transaction.behind = True
             transaction.probes = not self._history.proven
-            transaction.together = bool(self._writer.ending)
+            transaction.together = bool(writer.ending)
         grouped = state.extensions.pipelining
         if state.reset_needed and (transaction.probes or not grouped):
-            self._writer.reset(transaction)
+            writer.reset(transaction)
         elif grouped and not transaction.chunked:
-            self._writer.group(transaction)
+            writer.group(transaction)
         else:
             self._write_envelope(transaction)
 

@@ -2,7 +2,7 @@
 
 Strategy: `plan` runs in the caller's task, before the message is queued, so that a connection gets bytes that cannot
 fail. Most messages have one recipient and no parameters but SIZE, so everything else is behind two tests:
-`options.wishes` and the `dsn` of a recipient.
+`options.ordinary` and the `dsn` of a recipient.
 """
 
 from __future__ import annotations
@@ -17,13 +17,10 @@ from ..model.envelope import Envelope, Kind, Recipient
 from . import commands, parameters
 from .extensions import Extensions
 from .framing import chunk_framed, dot_stuffed
-from .options import SendOptions
+from .options import SMALL_BODY, SendOptions
 from .transaction import Transaction
 
-__all__ = ["SMALL_BODY", "demand_to", "plan"]
-
-#: A body up to this size is written at once by the connection; a larger one by its caller's task.
-SMALL_BODY: Final = 65536
+__all__ = ["demand_to", "plan"]
 
 #: The advice for a message that is too large.
 _HOW: Final = ": send a link in place of large attachments"
@@ -57,17 +54,23 @@ def plan(
         InvalidArgument: a parameter that is too long.
     """
     utf8 = content.utf8 or envelope.needs_utf8
-    plain = not (utf8 or content.eightbit or content.binary)
-    body = _SEVEN_BIT if plain else _body(content, extensions, options, utf8)
+    body = _SEVEN_BIT
+    if utf8 or content.eightbit or content.binary:
+        body = _body(content, extensions, options, utf8)
     size, limit = content.size, extensions.size
     if limit and size is not None and size > limit:
         raise MessageTooLarge(f"the message has {size} bytes, the server takes {limit}{_HOW}", stage="MAIL")
     sender, recipients = envelope.sender, envelope.recipients
     path = b"" if sender is None else sender.wire(utf8=utf8)
-    wishes = _of_wishes(extensions, options) if options.wishes else ()
-    verb = options.verb
-    if verb != "MAIL" and verb not in extensions:
-        raise ExtensionMissing(f"verb={verb!r} needs {verb}, which the server does not offer")
+    verb: commands.SendVerb = "MAIL"
+    wishes: tuple[bytes, ...] = ()
+    small, gated = SMALL_BODY, False
+    if not options.ordinary:
+        verb, wishes = _verb(extensions, options), _of_wishes(extensions, options)
+        # A small body is written in one piece, unless the caller wants smaller ones.
+        small = min(small, options.chunk_size)
+        # `before_end_of_data` and `progress` run in the caller's task, which then lets the body go.
+        gated = options.before_end_of_data is not None or options.progress is not None
     mail = _mail(path, None if limit is None else size, body, utf8, wishes, verb)
     if len(recipients) == 1 and recipients[0].dsn is None:
         rcpts: tuple[bytes, ...] = (commands.rcpt(recipients[0].address.wire(utf8=utf8)),)
@@ -79,12 +82,8 @@ def plan(
     chunked = chunking if wanted == "auto" else wanted == "always" and extensions.chunking
     transaction.chunked = chunked
     transaction.exact = chunked and content.exact
-    # A small body is written in one piece, unless the caller wants smaller ones.
-    small = min(SMALL_BODY, options.chunk_size)
     if size is not None and size <= small and not content.sources:
         framed = chunk_framed(content, exact=transaction.exact) if chunked else dot_stuffed(content)
-        # `before_end_of_data` and `progress` run in the caller's task, which then lets the body go.
-        gated = options.before_end_of_data is not None or options.progress is not None
         transaction.set_payload(framed, gated=gated)
     elif chunked and not extensions.pipelining:
         # The caller writes chunk after chunk and does not wait for replies in between.
@@ -141,6 +140,14 @@ def _mail(
     if utf8:
         given.append(b"SMTPUTF8")
     return commands.mail(path, (*given, *wishes), verb=verb)
+
+
+def _verb(extensions: Extensions, options: SendOptions) -> commands.SendVerb:
+    """Return the verb that begins the transaction."""
+    verb = options.verb
+    if verb != "MAIL" and verb not in extensions:
+        raise ExtensionMissing(f"verb={verb!r} needs {verb}, which the server does not offer")
+    return verb
 
 
 def _of_wishes(extensions: Extensions, options: SendOptions) -> tuple[bytes, ...]:

@@ -89,14 +89,15 @@ class Writer:
             lines += 1
             owed.append((_RSET, transaction))
             group = commands.RSET + group
-        owed.append((_MAIL, transaction))
-        if count == 1:
-            owed.append((_RCPT, transaction))
+        if count == 1 and data:
+            # Most messages: one step in place of three saves 16 bytecodes and two calls.
+            owed += ((_MAIL, transaction), (_RCPT, transaction), (_DATA, transaction))
         else:
-            owed += [(_RCPT, transaction)] * count
+            owed += [(_MAIL, transaction), *[(_RCPT, transaction)] * count]
+            if data:
+                owed.append((_DATA, transaction))
         if data:
             lines += 1
-            owed.append((_DATA, transaction))
             group += commands.DATA
         transaction.replies_owed += lines
         transaction.bytes_sent += len(group)

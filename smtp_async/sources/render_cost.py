@@ -19,10 +19,10 @@ _IN_MEMORY: Final = (str, bytes, bytearray, memoryview)
 
 def is_heavy(message: Any) -> bool:
     """Tell whether a `Message` or `email.message.Message` is too large in memory to be rendered in the event loop."""
-    attachments = getattr(message, "attachments", None)
-    if attachments is None:
+    try:
+        text, html, attachments = message.text, message.html, message.attachments
+    except AttributeError:
         return hasattr(message, "get_payload") and _is_heavy_object(message)
-    text, html = getattr(message, "text", None), getattr(message, "html", None)
     octets = len(text) if isinstance(text, _IN_MEMORY) else 0
     if html is not None:
         octets += _size(html)
