@@ -28,6 +28,7 @@ from ..errors import (
     SMTPError,
 )
 from ..message.dkim import DKIM
+from ..message.sign import KeySigner
 from ..model.content import JOINED, Attached, Content, Mail, Source, segments_of
 from ..model.octets import normalised
 from ..model.signing import (
@@ -54,6 +55,7 @@ from ..sources import (
 from ..sources.unsent import UnsentSources
 from .key_records import require_record
 from .rendered import RenderedMail
+from .signing_threads import in_signing_thread
 
 __all__ = ["signed"]
 
@@ -87,10 +89,15 @@ async def signed(
     work: _Work | None = None
     try:
         envelope = mail.envelope()
-        quick = _quickness(sign)
-        if quick is not None:
+        keys = _keys_at_hand(sign)
+        if keys:
             begin = partial(_begun_at_once, mail, sign, temp_dir, clock())
-            work = begin() if quick and not heavy else await in_thread(begin)
+            if all([key.quick for key in keys]) and not heavy:
+                work = begin()
+            elif heavy or not all([isinstance(key, KeySigner) for key in keys]):
+                work = await in_thread(begin)
+            else:
+                work = await in_signing_thread(begin)
         else:
             content = await in_thread(partial(_rendered, mail)) if heavy else _rendered(mail)
             work = _Work(content, temp_dir)
@@ -132,15 +139,15 @@ def _rendered(mail: Mail) -> Content:
     return content
 
 
-def _quickness(sign: Sequence[MessageSigner]) -> bool | None:
-    """Return None if something has to be awaited for a signature, else whether each of them takes little time."""
-    quick = True
+def _keys_at_hand(sign: Sequence[MessageSigner]) -> list[LocalSigner]:
+    """Return the keys to sign with, none if anything has to be awaited for one of the signatures."""
+    keys = []
     for one in sign:
         key = one.local_key if isinstance(one, DKIM) else None
         if key is None:
-            return None
-        quick = quick and key.quick
-    return quick
+            return []
+        keys.append(key)
+    return keys
 
 
 def _begun_at_once(mail: Mail, sign: Sequence[MessageSigner], temp_dir: TempDir, now: float) -> _Work:
@@ -324,7 +331,9 @@ async def _signature(wanted: ToSign) -> bytes:
         return await _answer(signer, wanted)
     if cast(LocalSigner, signer).quick:
         return _local_signature(wanted)
-    return await in_thread(partial(_local_signature, wanted))
+    # Any other key may wait for a device.
+    hop = in_signing_thread if isinstance(signer, KeySigner) else in_thread
+    return await hop(partial(_local_signature, wanted))
 
 
 def _local_signature(wanted: ToSign) -> bytes:

@@ -47,7 +47,7 @@ _ELSEWHERE: Final = {
 
 
 def _random_hex(count: int) -> str:
-    """Return hexadecimal digits for `count` random octets, as `secrets.token_hex` does through three calls in Python."""
+    """Return hexadecimal digits for `count` random octets, as `secrets.token_hex` does in four calls."""
     return os.urandom(count).hex()
 
 

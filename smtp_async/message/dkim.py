@@ -304,7 +304,7 @@ class _Plan(NamedTuple):
         first: the beginning of the signature's field, the same in every signature.
         names: the lines of `h=`.
         places: the places of the fields that are signed, the last one of each name first.
-        template: of these fields as "relaxed" hashes them: `str.format` puts in the values of all fields of the message.
+        template: of these fields as "relaxed" hashes them: `str.format` puts in the values of all fields.
         authored: there is a From.
     """
 

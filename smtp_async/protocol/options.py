@@ -146,7 +146,8 @@ class SendOptions:
             self,
             "ordinary",
             not self.wishes
-            and self.before_end_of_data is self.progress is None
+            and self.before_end_of_data is None
+            and self.progress is None
             and self.verb == "MAIL"
             and self.chunk_size >= SMALL_BODY,
         )

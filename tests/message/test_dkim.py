@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from smtp_async.errors import InvalidArgument, SigningError
+from smtp_async.message import dkim as module
 from smtp_async.message.body_hash import BodyHash
 from smtp_async.message.dkim import ALWAYS, DKIM, SIGNED, folded, relaxed_field
 from smtp_async.message.dkim_record import dkim_record
@@ -379,3 +380,74 @@ def test_a_hash_takes_octets_of_any_number() -> None:
 )
 def test_a_relaxed_field(octets: bytes, expected: bytes) -> None:
     assert relaxed_field(octets) == expected
+
+
+_PIECES = st.sampled_from(
+    [
+        "From",
+        "TO",
+        "Subject",
+        ":",
+        ": ",
+        " :",
+        " ",
+        "  ",
+        "\t",
+        "\r\n",
+        "\r\n ",
+        "\r\n\t",
+        "\n",
+        "\r",
+        "x",
+        "a b",
+        "\xe4",
+        "{0}",
+    ]
+)
+
+
+@given(st.lists(_PIECES, max_size=24).map("".join), st.booleans())
+def test_an_ordinary_header_is_hashed_in_one_go_as_field_by_field(text: str, ordinary: bool) -> None:
+    """Whatever lines come before and behind: what the quick way takes has the same octets as by the long way."""
+    lines = f"Date: x\r\n{text}\r\nX{{y}}: 1\r\nFrom: Ann <ann@example.com>\r\n\r\n" if ordinary else text
+    header = lines.encode("latin-1")
+    found = module._relaxed_fields(header)
+    if found:
+        names, values = zip(*found, strict=True)
+        plan = module._plan("", names, tuple(dict.fromkeys(name.lower() for name in names)), frozenset())
+        alone, whole = module._lines(header, relaxed=True)
+        assert tuple(name.lower() for name in names) == alone
+        assert plan.template.format(*values) == "".join([whole[place] for place in plan.places])
+
+
+@pytest.mark.parametrize(
+    "line",
+    [b"Subject: x", b"Subject :  x  y \t", b"SUBJECT:\r\n\tx\r\n y", b"Subject:", b"X{y}: {0}", b"X-Y: \xe4"],
+)
+def test_the_usual_fields_are_hashed_in_one_go(line: bytes) -> None:
+    assert module._relaxed_fields(b"From: ann@example.com\r\n" + line + b"\r\n\r\n")
+
+
+@pytest.mark.parametrize(
+    "line", [b"no field", b" Subject: x", b"Subject\r\n : x", b"Subject: x\rY: z", b"Subject: x\ny"]
+)
+def test_an_odd_header_is_hashed_field_by_field(line: bytes) -> None:
+    header = line + b"\r\nFrom: ann@example.com\r\n\r\n"
+    assert not module._relaxed_fields(header)
+    assert verified(
+        signed(DKIM("example.com", "e", ED25519), b"To: bob@example.org\r\n" + header.partition(b"\r\n")[2]),
+        DKIM("example.com", "e", ED25519),
+    )
+
+
+def test_a_name_may_have_a_brace() -> None:
+    one = DKIM("example.com", "e", ED25519, sign=["from", "x{y}"])
+    message = signed(one, b"X{y}: {0}\r\nFrom: ann@example.com\r\n\r\n")
+    assert "x{y}" in tags_of(message)["h"] and verified(message, one)
+
+
+def test_many_kinds_of_messages_take_no_memory() -> None:
+    one = DKIM("example.com", "e", ED25519)
+    for number in range(2 * module._MOST_PLANS):
+        assert one.begin(b"From: ann@example.com\r\nX-%d: 1\r\n\r\n" % number, NOW)
+    assert len(one._plans) <= module._MOST_PLANS

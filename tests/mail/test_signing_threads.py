@@ -1,0 +1,105 @@
+"""signing_threads.py: keys sign in threads that stay, and whose results wake the event loop together."""
+
+import asyncio
+import contextvars
+import threading
+
+import pytest
+
+from smtp_async.mail import signing_threads
+from smtp_async.mail.signing_threads import in_signing_thread
+
+_HERE: contextvars.ContextVar[str] = contextvars.ContextVar("here", default="")
+
+
+async def test_the_work_runs_in_a_thread_and_in_the_context_of_the_caller() -> None:
+    _HERE.set("caller")
+    found = await in_signing_thread(
+        lambda: (threading.current_thread() is threading.main_thread(), _HERE.get())
+    )
+    assert found == (False, "caller")
+
+
+@pytest.mark.parametrize("error", [ZeroDivisionError, StopIteration])
+async def test_the_caller_gets_the_error(error: type[Exception]) -> None:
+    def fail() -> None:
+        raise error
+
+    with pytest.raises(RuntimeError if error is StopIteration else error):
+        await in_signing_thread(fail)
+
+
+async def test_one_caller_after_the_other_has_the_same_thread() -> None:
+    assert len({await in_signing_thread(threading.get_ident) for _ in range(5)}) == 1
+
+
+async def test_a_crowd_has_no_more_threads_than_there_may_be() -> None:
+    idents = await asyncio.gather(*[in_signing_thread(threading.get_ident) for _ in range(100)])
+    assert 1 <= len(set(idents)) <= signing_threads._THREADS
+
+
+async def test_results_that_come_together_wake_the_loop_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    loop = asyncio.get_running_loop()
+    done, wakes = threading.Event(), []
+    monkeypatch.setattr(loop, "call_soon_threadsafe", lambda call: wakes.append(call))
+    monkeypatch.setattr(signing_threads, "_THREADS", 1)
+    works = [loop.create_task(in_signing_thread(lambda number=number: number)) for number in range(9)]  # type: ignore[misc]
+    works.append(loop.create_task(in_signing_thread(done.set)))
+    await asyncio.sleep(0)
+    # The last one has begun, so that the others have ended.
+    assert done.wait(10)
+    (wake,) = wakes[:1]
+    monkeypatch.undo()
+    wake()
+    assert await asyncio.gather(*works[:9]) == [*range(9)]
+    wakes[-1]()
+    await asyncio.wait(works)
+    assert len(wakes) <= 2
+
+
+async def test_a_caller_that_is_cancelled_leaves_its_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(signing_threads, "_THREADS", 1)
+    begun, go_on, late = threading.Event(), threading.Event(), threading.Event()
+
+    def hold() -> None:
+        begun.set()
+        go_on.wait(10)
+
+    first, second = (asyncio.create_task(in_signing_thread(work)) for work in (hold, late.set))
+    await asyncio.sleep(0)
+    assert begun.wait(10)
+    first.cancel()
+    second.cancel()
+    await asyncio.wait([first, second])
+    go_on.set()
+    # Work that has begun ends, and what follows is not lost; work that has not begun is not done.
+    assert await in_signing_thread(lambda: 1) == 1
+    assert first.cancelled() and second.cancelled() and not late.is_set()
+
+
+async def test_a_thread_ends_when_it_is_not_needed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(signing_threads, "_IDLE", 0.01)
+    thread = await in_signing_thread(threading.current_thread)
+    thread.join(10)
+    assert not thread.is_alive()
+    assert await in_signing_thread(threading.current_thread) is not thread
+
+
+def test_a_loop_that_is_closed_leaves_its_work() -> None:
+    begun, go_on = threading.Event(), threading.Event()
+
+    def hold() -> threading.Thread:
+        begun.set()
+        go_on.wait(10)
+        return threading.current_thread()
+
+    async def leave() -> None:
+        task = asyncio.create_task(in_signing_thread(hold))
+        await asyncio.sleep(0)
+        assert begun.wait(10)
+        task.cancel()
+
+    asyncio.run(leave())
+    go_on.set()
+    # Another loop has threads of its own.
+    assert asyncio.run(in_signing_thread(lambda: 1)) == 1
