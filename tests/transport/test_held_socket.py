@@ -2,11 +2,12 @@
 
 import asyncio
 import socket
+from typing import Any
 
 import pytest
 
 from smtp_async.errors import ConnectionLost, HandshakeFailed, Timeout
-from smtp_async.transport import SocketOptions, Stream, dial
+from smtp_async.transport import SocketOptions, dial
 from smtp_async.transport.held_socket import HeldSocket
 from smtp_async.transport.receiving import Receiver, Traffic
 from tests.transport.lab import (
@@ -22,7 +23,7 @@ from tests.transport.lab import (
 )
 
 
-async def dialled(server, **options) -> Stream:
+async def dialled(server, **options) -> Any:
     return await dial("127.0.0.1", server.port, tls_first=True, **options)
 
 
@@ -110,7 +111,7 @@ def test_cancelled_anywhere_no_socket_is_left(run, manner, moment):
                         streams[-1].abort()
                     assert streams[-1].is_closing()
                     await streams[-1].close()
-                    await until(lambda sock=sock: sock is None or sock.fileno() < 0)
+                    assert sock is None or sock.fileno() < 0
                 await server.quiet()
             assert step.at > 1
 
@@ -123,7 +124,7 @@ def test_aborted_by_another_task_during_the_handshake(run):
             stream = await dialled(server)
             sock = stream._transport.get_extra_info("socket")
             task = asyncio.ensure_future(stream.start_tls(client_context(), "localhost"))
-            await until(lambda: server.connections > 0)
+            await until(lambda: stream._transport._handed_over)
             stream.abort()
             with pytest.raises(HandshakeFailed):
                 await task
