@@ -11,9 +11,18 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Final, TypeVar
 
-from ..errors import ConnectionLost, ProtocolViolation, SMTPError, Timeout, status_code
+from ..errors import (
+    CommandRefused,
+    ConnectionLost,
+    Interrupted,
+    ProtocolViolation,
+    SMTPError,
+    Timeout,
+    status_code,
+)
 from ..events import ConnectionKind
 from ..hooks import Hooks
 from ..model.reply import Reply
@@ -166,6 +175,18 @@ class Channel:
         """Loop time."""
         return self._loop.time()
 
+    @property
+    def usable(self) -> bool:
+        """Can mail be sent, as far as is known?"""
+        ended = self.failure is not None or (self.stream is not None and self.stream.ended)
+        return not (ended or self.machine.pipeline.exhausted)
+
+    def demand_usable(self) -> None:
+        """Raise if no mail can be sent: as `demand_open`, or because of a 421, or of what the machine found."""
+        if self.machine.pipeline.exhausted:
+            raise self.exhaustion()
+        self.demand_open()
+
     def demand_open(self) -> None:
         """Raise if the connection has ended.
 
@@ -302,14 +323,37 @@ class Channel:
         finally:
             self.clock.block_taken()
 
-    async def converse(self, exchange: Exchange) -> Reply:
-        """Write one command, read until it is answered, and return the reply; raises as `receive`."""
+    async def converse(self, exchange: Exchange, answer: Callable[[], bool] | None = None) -> Reply:
+        """Write one command, read until it is answered, and return the reply; raises as `receive`.
+
+        Args:
+            exchange: the command.
+            answer: called as soon as the reply has arrived, in the event loop's callback, unless hooks are to hear of
+                it first. If it returns True, it has written the next command, and its reply, too, is waited for.
+        """
         self.flush()
+        taker = None if answer is None else partial(self._answered, exchange, answer)
         while exchange.reply is None:
-            await self.receive()
+            await self.receive(taker)
         if self.transcript.events:
             await self.transcript.tell()
         return exchange.reply
+
+    def _answered(self, exchange: Exchange, answer: Callable[[], bool], data: bytes) -> bool:
+        """Handle what arrives before `exchange` is answered, and its reply; return False if the task has to."""
+        begun, unheard = exchange.reply is not None, self.hooks.active or self.stage_times is not None
+        if begun or unheard or self.task is None:
+            return False
+        if self.failure is None:
+            try:
+                self.feed(data)
+            except SMTPError:
+                # Its traceback shows this frame, and the server may have repeated a secret.
+                data = b""
+                return True
+            if exchange.reply is not None and not answer():
+                self.wake()
+        return True
 
     # --- waking the task -------------------------------------------------------------------------------------
 
@@ -373,6 +417,14 @@ class Channel:
                 "the server closed the connection", reply=machine.reply_421, stage=machine.answering
             )
         return ConnectionLost("the server closed the connection without a word", stage=machine.answering)
+
+    def exhaustion(self) -> SMTPError:
+        """Return the error for a connection that must carry no more mail: a 421, or what the machine found."""
+        machine = self.machine
+        stage = machine.stage.value
+        if machine.reply_421 is not None:
+            return CommandRefused("the server closes the connection", reply=machine.reply_421, stage=stage)
+        return Interrupted("the connection cannot carry another message", stage=stage)
 
     async def wait_farewell(self, *, expected: bool) -> None:
         """Wait until the server ends TLS behind its reply to QUIT; note it if that is missing.

@@ -26,7 +26,6 @@ from typing import Any, TypeVar
 from ..errors import (
     AlreadyConnected,
     AlreadyConnecting,
-    CommandRefused,
     CommunicationError,
     ConnectFirst,
     ConnectionLost,
@@ -45,9 +44,10 @@ from ..protocol.states import Stage
 from .channel import Channel
 from .deliveries import Deliveries, Owner
 from .ending import Ending
-from .exclusive import ExclusiveWork, reject
+from .exclusive import ExclusiveWork
 from .fallback import open_with_fallback
 from .opening import greet_again
+from .readiness import Readiness
 from .route import Route, SharedResources
 from .send_job import SendJob
 
@@ -105,8 +105,7 @@ class Connection:
         self.carried = False
         self.dialled_at = 0.0
         self.opened_at = 0.0
-        # While it is being opened: done when that has succeeded or failed.
-        self._ready: asyncio.Future[None] | None = None
+        self._ready = Readiness()
         # The opening failed and the owner knows; only the answer to QUIT is waited for.
         self._failure_told = False
         self._over = False
@@ -138,6 +137,11 @@ class Connection:
             and self.channel.machine.pipeline.can_begin
         )
 
+    @property
+    def dropped(self) -> bool:
+        """Was it aborted when it was open, so that the loop closes its socket in its next iteration?"""
+        return self.connected and self.channel.failure is not None
+
     # --- the caller's side of a job --------------------------------------------------------------------------
 
     def write_body(self, job: SendJob) -> Coroutine[Any, Any, None]:
@@ -154,7 +158,7 @@ class Connection:
         """Begin to connect; call once."""
         loop = asyncio.get_running_loop()
         self.dialled_at = loop.time()
-        self._ready = loop.create_future()
+        self._ready.begin()
         # An empty context, because the task outlives the caller that happens to need a connection.
         self.task = self.channel.task = loop.create_task(
             self._live(), name=f"smtp_async session {self.number}", context=contextvars.Context()
@@ -167,9 +171,8 @@ class Connection:
             SMTPError: of the class that names the step that failed.
         """
         self.start()
-        assert self._ready is not None
         try:
-            await self._ready
+            await self._ready.wait(self._admit, lambda: self.channel.failure if self._over else None)
         except asyncio.CancelledError:
             self.abort()
             raise
@@ -222,24 +225,28 @@ class Connection:
         return CommunicationError("unexpected: a function of the application raised CancelledError")
 
     async def _open(self) -> None:
-        ready = self._ready
-        assert ready is not None
         await open_with_fallback(self)
         channel = self.channel
-        # One turn of the loop: by then the end of a server that hangs up right after its last reply has arrived.
+        if self._ready.awaited and not channel.hooks.active:
+            # The caller of `connect` goes on in the next iteration of the loop, as this task does.
+            self._ready.wake()
+        # By that iteration the end of a server that hangs up right after its last reply has arrived.
         await asyncio.sleep(0)
-        if channel.machine.pipeline.exhausted:
-            raise self._exhaustion()
-        channel.demand_open()
-        self.connected = True
-        self.opened_at = self.deliveries.idle_since = channel.active_at
         if channel.transcript.events:
             await channel.transcript.tell()
-        self.deliveries.settle(channel.machine.take_settled())
-        if not ready.done():
-            ready.set_result(None)
-        self._ready = None
-        self.owner.connection_opened(self)
+        if not self._admit():
+            channel.demand_usable()
+        self._ready.wake()
+
+    def _admit(self) -> bool:
+        """Let the connection take jobs from now on, if the server has not ended it; return whether it takes them."""
+        channel = self.channel
+        if not self.connected and channel.usable:
+            self.opened_at = self.deliveries.idle_since = channel.active_at
+            self.deliveries.settle(channel.machine.take_settled())
+            self.owner.connection_opened(self)
+            self.connected = True
+        return self.connected
 
     def renew_channel(self) -> Channel:
         """Begin anew: put a new channel in place of the present one, and return it."""
@@ -274,7 +281,7 @@ class Connection:
                     return
             deliveries.refill()
             if machine.pipeline.exhausted and machine.expected is None:
-                exhaustion = self._exhaustion()
+                exhaustion = channel.exhaustion()
                 if machine.may_quit:
                     await self._quit()
                 raise exhaustion
@@ -322,13 +329,6 @@ class Connection:
                 await channel.transcript.tell()
         finally:
             deliveries.settle(settled, dead=dead)
-
-    def _exhaustion(self) -> SMTPError:
-        """Return the error for a connection that must carry no more mail: a 421, or what the machine found."""
-        reply_421 = self.channel.machine.reply_421
-        if reply_421 is not None:
-            return CommandRefused("the server closes the connection", reply=reply_421, stage=self.stage.value)
-        return Interrupted("the connection cannot carry another message", stage=self.stage.value)
 
     # --- commands outside transactions -----------------------------------------------------------------------
 
@@ -455,15 +455,15 @@ class Connection:
 
     async def _tell_failure(self, error: SMTPError) -> None:
         """Tell hooks, the caller and the owner that the connection could not be opened; its end is told later."""
-        ready, transcript = self._ready, self.channel.transcript
-        if ready is None or ready.done():
+        transcript = self.channel.transcript
+        if not self._ready.pending:
             return
         self._failure_told = True
         transcript.error(error)
         if transcript.events:
             await transcript.tell()
         # A copy, because unittest clears the frames of what it catches, and this task, which is one of them, goes on.
-        reject(ready, error.copy())
+        self._ready.refuse(error.copy())
         self.owner.connection_failed(self, error)
 
     async def _end(self, error: SMTPError | None) -> None:
@@ -482,8 +482,7 @@ class Connection:
             await self._tell_and_settle(dead=True)
         finally:
             self._exclusive.refuse(reason)
-            if self._ready is not None:
-                reject(self._ready, reason)
+            self._ready.refuse(reason)
             self.owner.connection_closed(self, None if quiet or self._failure_told else error)
             self.deliveries.end()
             if self.opened_at:

@@ -13,6 +13,7 @@ from ..auth.mechanism import Peer
 from ..auth.ntlm import NTLM
 from ..errors import SMTPError
 from ..model.secret import Secret
+from ..tls.context import Security
 from ..transport.dial import dial, dial_by, dial_unix
 from ..transport.names import AddressFamily, permitted
 from ..transport.resolve import look_up
@@ -55,6 +56,10 @@ async def _connected(
     route: Route, shared: SharedResources, deadline: float | None, passed: Callable[[str], None]
 ) -> Stream:
     address_filter = route.dns.address_filter
+    # Behind a proxy, or behind a PROXY header, something else is read or written first.
+    tls_first = (
+        route.security is Security.IMPLICIT and not route.proxies and route.socket.proxy_protocol is None
+    )
     if route.dialer is not None:
         stream = await dial_by(
             route.dialer,
@@ -63,6 +68,7 @@ async def _connected(
             options=route.socket,
             deadline=deadline,
             address_filter=address_filter,
+            tls_first=tls_first,
         )
         passed("TCP")
         return stream
@@ -77,6 +83,7 @@ async def _connected(
         resolver=shared.resolver(route.dns),
         address_filter=address_filter,
         any_address=route.tunnel,
+        tls_first=tls_first,
         passed=passed,
     )
     if not route.proxies:

@@ -30,6 +30,7 @@ from ..errors import (
 )
 from ..events import ConnectionKind
 from ..model.reply import Reply
+from ..protocol.machine import Exchange
 from ..protocol.other_services import MASKED_STARTTLS, masks_starttls, not_smtp, spoken_by
 from ..tls import verify
 from ..tls.context import Security
@@ -57,12 +58,12 @@ async def open_channel(channel: Channel, route: Route, shared: SharedResources) 
     await _dial(channel, route, shared)
     if route.security is Security.IMPLICIT:
         await _encrypt(channel, route, shared)
-    await _greet(channel, route)
+    said = await _greet(channel, route, shared)
     channel.passed("greeting")
     name = route.hello or await shared.local_name(_stream(channel).local, limit=channel.timeouts.hello)
     channel.passed("")
     machine = channel.machine
-    await _hello(channel, route, name)
+    await _hello(channel, route, name, said)
     machine.extensions = shared.share_offer(machine.extensions)
     if route.security is not Security.IMPLICIT:
         channel.offered_in_clear = machine.extensions
@@ -232,10 +233,14 @@ async def _starttls(channel: Channel, route: Route, shared: SharedResources) -> 
 # --- greeting and EHLO ---------------------------------------------------------------------------------------
 
 
-async def _greet(channel: Channel, route: Route) -> None:
+async def _greet(channel: Channel, route: Route, shared: SharedResources) -> Exchange | None:
+    """Read the greeting; return EHLO, if it has been written already."""
+    hello = _PromptHello(channel, route, shared)
     try:
-        reply = await channel.converse(channel.machine.greeting)
+        reply = await channel.converse(channel.machine.greeting, hello.answer)
     except (ProtocolViolation, ConnectionLost, Timeout) as error:
+        if hello.said is not None:
+            raise
         protocol = spoken_by(channel.first_bytes)
         if protocol is not None:
             raise ProtocolViolation(not_smtp(route.name, protocol), stage="greeting") from error
@@ -249,15 +254,48 @@ async def _greet(channel: Channel, route: Route) -> None:
         if hint:
             raise Timeout(f"{error.message}; {hint}", stage="greeting") from error
         raise
-    if not reply.positive or reply.code == _CLOSING:
+    if not _welcomes(reply):
         raise GreetingRefused(f"{route.name} refused the connection", reply=reply, stage="greeting")
+    return hello.said
 
 
-async def _hello(channel: Channel, route: Route, name: str) -> None:
+def _welcomes(reply: Reply) -> bool:
+    return reply.positive and reply.code != _CLOSING
+
+
+class _PromptHello:
+    """Answers the greeting with EHLO in the same iteration of the event loop in which it arrives.
+
+    Attributes:
+        said: EHLO, None if it was not written: the task has something to do first.
+    """
+
+    __slots__ = ("_channel", "_route", "_shared", "said")
+
+    def __init__(self, channel: Channel, route: Route, shared: SharedResources) -> None:
+        self._channel = channel
+        self._route = route
+        self._shared = shared
+        self.said: Exchange | None = None
+
+    def answer(self) -> bool:
+        """Return whether EHLO was written, so that the task can wait for the next reply."""
+        channel, route = self._channel, self._route
+        name = route.hello or self._shared.known_name(_stream(channel).local)
+        reply = channel.machine.greeting.reply
+        if not (name and route.extensions and reply is not None and _welcomes(reply)):
+            return False
+        self.said = channel.machine.hello(name)
+        channel.flush()
+        return True
+
+
+async def _hello(channel: Channel, route: Route, name: str, said: Exchange | None = None) -> None:
+    """Say EHLO, or HELO if it is refused, and read the reply; `said` is EHLO that was written already."""
     machine = channel.machine
     channel.record_lines()
     if route.extensions:
-        reply = await channel.converse(machine.hello(name))
+        reply = await channel.converse(said or machine.hello(name))
         channel.passed("EHLO")
         if reply.positive:
             return

@@ -247,6 +247,12 @@ class SharedResources:
             # Mark a failure as retrieved: the connections that wait raise it, and there may be none left.
             made.exception()
 
+    def known_name(self, endpoint: Endpoint) -> str:
+        """Return what `local_name` would, if it would not wait; else an empty text."""
+        if self._name is None or not self._name.known:
+            return ""
+        return full_host_name(self._name.found) or address_literal(endpoint)
+
     async def local_name(self, endpoint: Endpoint, *, limit: float | None) -> str:
         """Return this host's full name, or its address as a literal where it has none (RFC 5321 section 4.1.4).
 
@@ -266,13 +272,16 @@ class _NameLookup:
 
     Args:
         patience: seconds that connections wait for the name, counted from the first; later ones use a late name.
+
+    Attributes:
+        found: the name, empty if there is none yet.
     """
 
-    __slots__ = ("_done", "_due", "_name")
+    __slots__ = ("_done", "_due", "found")
 
     def __init__(self, patience: float) -> None:
         loop = asyncio.get_running_loop()
-        self._name = ""
+        self.found = ""
         self._due = loop.time() + patience
         self._done: asyncio.Future[None] = loop.create_future()
         thread = Thread(target=self._look_up, args=(loop,), name="smtp_async host name", daemon=True)
@@ -293,11 +302,11 @@ class _NameLookup:
             left = self._due - asyncio.get_running_loop().time()
             # `wait` does not cancel the future, which other connections await, too.
             await asyncio.wait((self._done,), timeout=max(0.0, left))
-        return self._name
+        return self.found
 
     def _look_up(self, loop: asyncio.AbstractEventLoop) -> None:
         try:
-            self._name = socket.getfqdn()
+            self.found = socket.getfqdn()
         except Exception as error:
             _log.warning("the name of this host cannot be looked up: %s", error)
         with contextlib.suppress(RuntimeError):  # the loop was closed meanwhile

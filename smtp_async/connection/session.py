@@ -158,9 +158,14 @@ class Session:
             return await connection.ask(work)
 
     async def quit(self) -> None:
-        """Send QUIT and close; never raises for what the server does then. Safe to call again."""
-        self._connection.finish()
-        await self._connection.wait_ended()
+        """Send QUIT and close; never raises for what the server does then. Safe to call again.
+
+        After `abort` there is nothing to wait for, unless hooks are to hear of the end.
+        """
+        connection = self._connection
+        connection.finish()
+        if connection.channel.hooks.active or not connection.dropped:
+            await connection.wait_ended()
 
     def abort(self) -> None:
         """Close at once; a message under way ends as not sent or unknown. Synchronous."""

@@ -32,10 +32,11 @@ class Connections:
         idle: open, and have nothing to do. The last one used is taken first, so that the others may grow old and be
             closed.
         private: lent to a caller of `SMTPClient.session`.
+        dropped: lent, and aborted by the caller, so that their sockets are closed before another one is made.
         round_trips: how often connections that have ended wrote something and then waited for the server.
     """
 
-    __slots__ = ("failed", "idle", "open", "opening", "private", "round_trips")
+    __slots__ = ("dropped", "failed", "idle", "open", "opening", "private", "round_trips")
 
     def __init__(self) -> None:
         self.opening: dict[Connection, None] = {}
@@ -43,6 +44,7 @@ class Connections:
         self.open: dict[Connection, None] = {}
         self.idle: dict[Connection, None] = {}
         self.private: dict[Connection, None] = {}
+        self.dropped: dict[Connection, None] = {}
         self.round_trips = 0
 
     def __len__(self) -> int:
@@ -51,7 +53,7 @@ class Connections:
 
     def all(self) -> list[Connection]:
         """Return all connections."""
-        return [*self.opening, *self.failed, *self.open, *self.private]
+        return [*self.opening, *self.failed, *self.open, *self.private, *self.dropped]
 
     def remove(self, connection: Connection) -> tuple[bool, bool]:
         """Forget a connection that has ended; return whether it was being opened, and whether it was open."""
@@ -65,7 +67,19 @@ class Connections:
         else:
             self.failed.pop(connection, None)
             self.private.pop(connection, None)
+            self.dropped.pop(connection, None)
         return was_opening, was_open
+
+    def release(self, connection: Connection) -> bool:
+        """Free the place of a lent connection whose task has ended, or that was aborted; return whether it is free."""
+        if connection.task is None or connection.task.done():
+            self.private.pop(connection, None)
+            return True
+        if not connection.dropped or connection not in self.private:
+            return False
+        del self.private[connection]
+        self.dropped[connection] = None
+        return True
 
     def may_stream(self, bound: int) -> bool:
         """Tell whether one more connection may carry a streamed body: the last one is for the small messages."""
@@ -89,7 +103,9 @@ class Connections:
 
     def total_round_trips(self) -> int:
         """Return the round trips of all connections, ended or not."""
-        return self.round_trips + sum(one.channel.round_trips for one in (*self.open, *self.private))
+        return self.round_trips + sum(
+            one.channel.round_trips for one in (*self.open, *self.private, *self.dropped)
+        )
 
     def statistics(
         self, counts: Mapping[Outcome, int], *, bound: int, waiting: int, reconnects: int

@@ -223,9 +223,8 @@ class Pool:
         return connection
 
     def give_back(self, connection: Connection) -> None:
-        """Take back a connection that was lent; its place is free when its task has ended."""
-        if connection.task is None or connection.task.done():
-            self.connections.private.pop(connection, None)
+        """Take back a connection that was lent; its place is free when its task has ended, or it was aborted."""
+        if self.connections.release(connection):
             self._make_room()
 
     async def close(self) -> None:

@@ -42,12 +42,14 @@ from .names import (
 )
 from .proxy_protocol import ProxyProtocol
 from .resolve import Resolver, look_up
-from .stream import Stream, stream_over, stream_to
+from .stream import Stream, held_stream, stream_over, stream_to
 
 __all__ = ["Dialer", "SocketOptions", "dial", "dial_by", "dial_unix"]
 
 #: Seconds after which the next address is tried while an earlier one has not answered: RFC 8305 section 8.
 _ATTEMPT_DELAY: Final = 0.25
+#: Elsewhere a second call to connect fails once the first has succeeded.
+_CONNECTS_AT_ONCE: Final = sys.platform == "linux"
 #: The shortest limit of a reply line, in bytes; RFC 5321 section 4.5.3.1.5 allows servers 512.
 _SHORTEST_LINE: Final = 256
 
@@ -119,6 +121,7 @@ async def dial(
     resolver: Resolver | None = None,
     address_filter: AddressFilter | None = None,
     any_address: bool = False,
+    tls_first: bool = False,
     passed: Callable[[str], None] = lambda stage: None,
 ) -> Stream:
     """Connect to `host` at `port`.
@@ -131,6 +134,7 @@ async def dial(
         resolver: resolves the name; None takes the system's.
         address_filter: judges each address before a connection to it begins.
         any_address: allow the all-zero address, which systems connect to the local machine.
+        tls_first: `start_tls` is what the stream is used for next: it reads and writes nothing before.
         passed: called with "DNS" when the name is resolved, with "TCP" when the connection is established.
 
     Raises:
@@ -151,7 +155,7 @@ async def dial(
             passed("DNS")
             attempts = _Attempts(options, await _local_addresses(options))
             sock = await attempts.race(ordered(addresses, options.family))
-            stream = await _stream(sock, options)
+            stream = await _stream(sock, options, tls_first=tls_first)
             passed("TCP")
     except TimeoutError as error:
         raise Timeout(f"connecting to {host}:{port} took too long", stage="connect") from error
@@ -166,6 +170,7 @@ async def dial_by(
     options: SocketOptions = SocketOptions(),
     deadline: float | None = None,
     address_filter: AddressFilter | None = None,
+    tls_first: bool = False,
 ) -> Stream:
     """Have the application connect to `host` at `port`, and take over the socket.
 
@@ -175,6 +180,7 @@ async def dial_by(
         options: those that can be set on a connected socket.
         deadline: loop time by which the connection must be established.
         address_filter: judges the address that the socket is connected to.
+        tls_first: as for `dial`.
 
     Raises:
         InvalidHost: the filter forbids the address.
@@ -193,7 +199,7 @@ async def dial_by(
                 if isinstance(sock, socket.socket):
                     sock.close()
                 raise
-            return await _stream(sock, options)
+            return await _stream(sock, options, tls_first=tls_first)
     except SMTPError:
         raise
     except TimeoutError as error:
@@ -225,9 +231,10 @@ async def dial_unix(path: str | os.PathLike[str], *, deadline: float | None = No
 # --- sockets ----------------------------------------------------------------------------------------------
 
 
-async def _stream(sock: socket.socket, options: SocketOptions) -> Stream:
+async def _stream(sock: socket.socket, options: SocketOptions, *, tls_first: bool = False) -> Stream:
     """Return the stream over a connected socket."""
-    stream = await stream_over(sock)
+    # A transport that TLS opens later would turn TCP_NODELAY on again.
+    stream = held_stream(sock) if tls_first and options.nodelay else await stream_over(sock)
     if options.linger:
         stream.linger_time = options.linger_time
     # The event loops turn TCP_NODELAY on when they take the socket, but asyncio only if it was made for TCP by name.
@@ -336,6 +343,10 @@ class _Attempts:
     async def sock_connect(self, sock: socket.socket, address: Any) -> None:
         """Connect through the event loop; the only method of a loop that `start_connection` uses."""
         try:
+            if _CONNECTS_AT_ONCE:
+                # To a server of this machine the connection is established by now, which the call in `sock_connect`
+                # then finds: no iteration of the loop is needed.
+                sock.connect_ex(address)
             await asyncio.get_running_loop().sock_connect(sock, address)
         except OSError as error:
             self._failures.append((_place(address), error))

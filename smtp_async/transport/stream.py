@@ -35,11 +35,12 @@ from ..errors import (
     Timeout,
 )
 from ..model.proxy_response import ProxyResponse
+from .held_socket import HeldSocket
 from .pauses import ReadPauses
 from .receiving import READ_LIMIT, Receiver, Traffic
 from .throttle import Throttle
 
-__all__ = ["Endpoint", "Stream", "stream_over", "stream_to"]
+__all__ = ["Endpoint", "Stream", "held_stream", "stream_over", "stream_to"]
 
 #: Host and port, the path of a Unix socket, or None for a socket without a name.
 Endpoint = tuple[str, int] | str | None
@@ -359,6 +360,13 @@ async def stream_over(sock: socket.socket) -> Stream:
     return Stream(transport, receiver)
 
 
+def held_stream(sock: socket.socket) -> Stream:
+    """Return a stream over a connected, non-blocking socket, which it owns; it does nothing before `start_tls`."""
+    loop = asyncio.get_running_loop()
+    receiver = Receiver(loop, Traffic())
+    return Stream(HeldSocket(sock, receiver, loop), receiver)
+
+
 async def stream_to(path: str) -> Stream:
     """Connect to the Unix socket at `path` and return the stream.
 
@@ -382,15 +390,28 @@ async def _handshake(
 ) -> tuple[asyncio.Transport, Receiver]:
     loop = asyncio.get_running_loop()
     receiver = Receiver(loop, traffic)
+    limit = _remaining(loop, deadline)
+    tls: asyncio.Transport | None
     try:
-        tls = await loop.start_tls(
-            raw,
-            receiver,
-            context,
-            server_hostname=server_hostname,
-            ssl_handshake_timeout=_remaining(loop, deadline),
-            ssl_shutdown_timeout=_TLS_SHUTDOWN,
-        )
+        if isinstance(raw, HeldSocket):
+            tls, _ = await loop.create_connection(
+                lambda: receiver,
+                sock=raw.hand_over(),
+                ssl=context,
+                # Empty, it checks no name, as None does with `start_tls`; None is an error here.
+                server_hostname=server_hostname or "",
+                ssl_handshake_timeout=limit,
+                ssl_shutdown_timeout=_TLS_SHUTDOWN,
+            )
+        else:
+            tls = await loop.start_tls(
+                raw,
+                receiver,
+                context,
+                server_hostname=server_hostname,
+                ssl_handshake_timeout=limit,
+                ssl_shutdown_timeout=_TLS_SHUTDOWN,
+            )
     except Exception as error:
         raise _handshake_failed(error) from error
     if tls is None or raw.is_closing():

@@ -221,7 +221,8 @@ class TestServing:
 
         owner = Broken()
         async with ScriptedServer() as server, connection_to(server, owner) as connection:
-            await connection.connect()
+            with pytest.raises(CommunicationError, match="a bug"):
+                await connection.connect()
             await connection.wait_ended()
             assert "a bug" in str(owner.errors[0]) and isinstance(owner.errors[0], SMTPError)
         assert "session 1 failed" in caplog.text

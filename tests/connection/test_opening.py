@@ -2,6 +2,7 @@
 
 import asyncio
 from typing import Any
+from unittest import mock
 
 import pytest
 
@@ -9,10 +10,13 @@ from smtp_async import (
     ClientOptions,
     Credentials,
     Outcome,
+    PoolLimits,
     Security,
     SMTPClient,
     SMTPError,
     SocketOptions,
+    TLSOptions,
+    TrustOptions,
 )
 from smtp_async.errors import (
     GreetingRefused,
@@ -27,6 +31,7 @@ from smtp_async.testing import (
     CancelManner,
     CancelMoment,
     ScriptedServer,
+    ServerThread,
     cancellations,
     default,
     delay,
@@ -249,3 +254,48 @@ class TestLeaving:
                 await client.send(mail())
             assert caught.value.temporary
             assert "EHLO" not in server.verbs()
+
+
+class TestIterations:
+    """How often the event loop turns for one connection: each turn asks the system once and runs what is due."""
+
+    #: The task's start, the transport, the task, the greeting, the reply to EHLO, the task, the caller.
+    PLAIN = 7
+    #: The task's start, the first flight, the second, the task, the greeting, the reply to EHLO, the task, the caller.
+    ENCRYPTED = 8
+
+    @pytest.mark.parametrize("tls", [False, True])
+    def test_an_opening_takes_few(self, tls: bool, tmp_path: Any) -> None:
+        pki = Pki(tmp_path)
+        served = tls_server(pki, implicit_tls=True) if tls else ScriptedServer()
+        with ServerThread(served) as server:
+            counts = asyncio.run(self._counted(server.port, pki.ca_file if tls else None))
+        # Another thread may delay any of them, but not split one into two: the fewest is what the client needs.
+        assert min(counts[1:]) <= (self.ENCRYPTED if tls else self.PLAIN), counts
+
+    async def _counted(self, port: int, ca_file: Any) -> list[int]:
+        security = Security.PLAINTEXT if ca_file is None else Security.IMPLICIT
+        # An address needs no thread that resolves it.
+        tls = TLSOptions(server_hostname="localhost", trust=TrustOptions(ca_file=ca_file))
+        options = ClientOptions(hello="me.test", tls=tls)
+        selector = asyncio.get_running_loop()._selector  # type: ignore[attr-defined]
+        counts = []
+        async with SMTPClient("127.0.0.1", port, security=security, options=options) as client:
+            for _ in range(6):
+                with mock.patch.object(selector, "select", wraps=selector.select) as select:
+                    async with client.session() as session:
+                        await session.connect()
+                        counts.append(select.call_count)
+        return counts
+
+
+async def test_the_place_of_an_aborted_session_is_free_at_once() -> None:
+    """Its socket is closed in the next iteration of the loop, before that of another session is made."""
+    async with speaking() as server, client_of(server, pool=PoolLimits(max_connections=1)) as client:
+        for _ in range(3):
+            async with client.session() as session:
+                await session.connect()
+                session.abort()
+            assert client.statistics().open == 0
+        await client.send(mail())
+    assert server.connections.opened == 4 and server.connections.open == 0

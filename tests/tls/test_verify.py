@@ -83,7 +83,7 @@ async def attempt(security, handler, options, *, host="localhost", verify=True, 
     """Dial a server, go to TLS and return the info; check that a failure leaves nothing open."""
     context = make_context(options, verify=verify)
     async with serving(handler) as server:
-        stream = await dial("127.0.0.1", server.port)
+        stream = await dial("127.0.0.1", server.port, tls_first=security is IMPLICIT)
         if security is not IMPLICIT:
             await stream.read(8)
             stream.write(b"STARTTLS\r\n")
@@ -288,7 +288,7 @@ class TestServers:
             async with serving(implicit(server_context(), sink)) as server:
 
                 async def prepare():
-                    streams.append(await dial("127.0.0.1", server.port))
+                    streams.append(await dial("127.0.0.1", server.port, tls_first=security is IMPLICIT))
 
                 async def upgrade():
                     await secure(

@@ -71,6 +71,8 @@ class Server:
         await self._idle.wait()
 
     async def stop(self) -> None:
+        # A connection may be in the queue of the system still: its client did not wait for the server.
+        await turns()
         self._server.close()
         for writer in list(self._writers):
             writer.transport.abort()
