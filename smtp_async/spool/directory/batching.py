@@ -6,9 +6,8 @@ costs a third of what anyio's threads take (18 µs instead of 54), which counts 
 without syncs. The number of concurrent calls for single callers is limited.
 
 Calls that many callers make at the same time go through a `ThreadBatcher`: the callers share a call, and thereby the
-syncs in it. A thread that follows a shared call may wait a moment for more callers, because each call costs two changes
-of threads, and the threads wait for the interpreter's lock. Each batcher limits the number of its concurrent calls. Undoing the calls of cancelled callers is not
-limited.
+syncs in it. The call after a shared one may wait a moment for more callers, because each call costs two changes of
+threads. Each batcher limits the number of its concurrent calls. Undoing the calls of cancelled callers is not limited.
 """
 
 from __future__ import annotations
