@@ -170,6 +170,12 @@ def test_an_import_loads_no_module_before_a_name_is_used() -> None:
     assert found.stdout.split() == ["smtp_async.about"]
 
 
+def test_a_first_program_loads_no_archives_and_no_handlers_of_logs() -> None:
+    program = "import sys; from smtp_async import Message, SMTPClient; print(*sys.modules)"
+    found = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True)
+    assert not {"tempfile", "shutil", "pickle", "logging.handlers"} & {*found.stdout.split()}
+
+
 def test_a_name_that_is_not_public_is_missing() -> None:
     with pytest.raises(AttributeError, match="has no attribute 'Postman'"):
         getattr(smtp_async, "Postman")  # noqa: B009

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import io
 import logging
-import logging.handlers
 import os
 from typing import Final, TextIO
 
@@ -93,7 +92,9 @@ def _handler_for(target: str | os.PathLike[str] | TextIO) -> logging.Handler:
             open(target, "a", encoding="utf-8").close()
         except (OSError, ValueError) as error:
             raise FileError(f"the wire log cannot be opened: {error}") from error
-        return logging.handlers.WatchedFileHandler(target, encoding="utf-8", delay=True)
+        from logging.handlers import WatchedFileHandler  # loads pickle and more, which few programs need
+
+        return WatchedFileHandler(target, encoding="utf-8", delay=True)
     binary = isinstance(target, io.RawIOBase | io.BufferedIOBase)
     if binary or not callable(getattr(target, "write", None)):
         raise InvalidArgument(f"wire_log is a path, a text stream or a logger, not {type(target).__name__}")

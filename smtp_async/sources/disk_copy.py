@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from functools import partial
-from tempfile import TemporaryFile
 from typing import IO
 
 from ..errors import FileError
@@ -68,6 +67,8 @@ class DiskCopy(ThreadWork):
     def _opened(self) -> IO[bytes]:
         if self._file is None:
             # Mode 0600 and without a name; on systems without unnamed files it is deleted with its last handle.
+            from tempfile import TemporaryFile  # as in `readers`
+
             self._file = TemporaryFile(dir=self._temp_dir)
         return self._file
 

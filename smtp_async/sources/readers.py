@@ -12,7 +12,6 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import suppress
 from io import BufferedIOBase, FileIO
-from tempfile import TemporaryFile
 from time import monotonic
 from typing import Any, Final
 
@@ -368,6 +367,8 @@ class KeptReader(Reader):
 
     def _open(self) -> None:
         # Mode 0600 and without a name; on systems without unnamed files it is deleted with its last handle.
+        from tempfile import TemporaryFile  # loads the archive formats of shutil, which few programs need
+
         self._file = TemporaryFile(dir=self._temp_dir, buffering=0)
 
     def _rewind(self) -> None:

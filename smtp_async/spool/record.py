@@ -91,6 +91,10 @@ _values: Final = itemgetter(*_FIELDS)
 # The allowed types of all values: one quick check of a header, because reading must not slow down sending.
 _SHAPES: Final = frozenset(itertools.product(*_FIELDS.values()))
 _NEEDS: Final = BodyNeeds._fields
+_NO_NEEDS: Final = BodyNeeds()
+
+# `json.loads` looks at its options, and twice for white space, at each call.
+_decode: Final = json.JSONDecoder().raw_decode
 
 
 class Header(NamedTuple):
@@ -278,7 +282,8 @@ def read_header_text(text: bytes, end: int = 0) -> Header:
     """
     fields = _json(text)
     try:
-        return _header(fields, end)
+        # Without an escape, no letter of an address is outside ASCII.
+        return _header(fields, end, escaped=b"\\" in text)
     except (LookupError, TypeError, ValueError, SMTPError) as error:
         raise RecordInvalid(f"not a job: {type(error).__name__} in its header: {error}") from error
 
@@ -434,7 +439,7 @@ def _records(journal: bytes) -> Iterator[dict[str, Any]]:
             yield _json(match[2])
 
 
-def _header(fields: dict[str, Any], end: int) -> Header:
+def _header(fields: dict[str, Any], end: int, *, escaped: bool) -> Header:
     values = _values(fields)
     if tuple(map(type, values)) not in _SHAPES:
         wrong = [name for name, types in _FIELDS.items() if type(fields[name]) not in types]
@@ -453,15 +458,19 @@ def _header(fields: dict[str, Any], end: int) -> Header:
         created=put_at,
         size=count(size),
         key=key,
-        not_before=time_of(not_before),
+        not_before=put_at if not_before == created else time_of(not_before),
         expires=None if expires is None else time_of(expires),
-        needs_utf8="utf8" in needs or envelope.needs_utf8,
+        needs_utf8="utf8" in needs or (escaped and envelope.needs_utf8),
         message_id=message_id,
         scheduled_at=put_at if not_before == created else 0.0,
         trace=_trace(fields.get("trace")),
         tag=None if (tag := fields.get("tag")) is None else checked_tag(tag),
     )
-    return Header(entry, digest, end, BodyNeeds("eightbit" in needs, "utf8" in needs, "binary" in needs))
+    return Header(entry, digest, end, _needs(needs) if needs else _NO_NEEDS)
+
+
+def _needs(names: list[Any]) -> BodyNeeds:
+    return BodyNeeds("eightbit" in names, "utf8" in names, "binary" in names)
 
 
 def _trace(value: Any) -> str | None:
@@ -483,7 +492,10 @@ def _dsn(fields: dict[str, Any]) -> DSN:
 
 def _json(text: bytes) -> dict[str, Any]:
     try:
-        return of(json.loads(text.decode("ascii")), dict)
+        fields, end = _decode(text.decode("ascii"))
+        if end != len(text):
+            raise ValueError("there is something behind the object")
+        return of(fields, dict)
     except (ValueError, TypeError, RecursionError) as error:
         raise RecordInvalid(f"not a job: {type(error).__name__} in its JSON text") from error
 

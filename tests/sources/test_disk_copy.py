@@ -60,7 +60,7 @@ async def test_no_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(dir: Any) -> Any:
         return open("/dev/full", "r+b", buffering=0)
 
-    monkeypatch.setattr("smtp_async.sources.disk_copy.TemporaryFile", full)
+    monkeypatch.setattr("tempfile.TemporaryFile", full)
     kept = DiskCopy(Source([b""], name="a.txt"), tmp_path)
     with pytest.raises(FileError, match=r"a\.txt.*cannot be kept.*No space"):
         await kept.write(b"x")

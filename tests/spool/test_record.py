@@ -321,6 +321,20 @@ def test_files_that_are_not_jobs_are_refused(data: bytes) -> None:
     )
 
 
+def test_a_header_with_something_behind_its_object_is_refused() -> None:
+    first, header, rest = stored().split(b"\n", 2)
+    assert first == b"SPOOL1 %d" % len(header)
+    read_header(b"SPOOL1 %d\n%b\n%b" % (len(header), header, rest))
+    with pytest.raises(RecordInvalid, match="JSON"):
+        read_header(b"SPOOL1 %d\n%b {}\n%b" % (len(header) + 3, header, rest))
+
+
+@pytest.mark.parametrize("text", ["jörg@example.com", "bob@example.com"])
+def test_a_local_part_outside_ascii_is_known_whatever_the_header_needs(text: str) -> None:
+    found = parse(stored(envelope=Envelope("ann@example.com", [text]))).entry
+    assert found.needs_utf8 is (not text.isascii())
+
+
 def test_an_unknown_version_is_named() -> None:
     with pytest.raises(RecordNewer, match="version is 2"):
         parse(stored().replace(b"SPOOL1", b"SPOOL2"))

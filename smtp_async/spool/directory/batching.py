@@ -6,8 +6,8 @@ costs a third of what anyio's threads take (18 µs instead of 54), which counts 
 without syncs. The number of concurrent calls for single callers is limited.
 
 Calls that many callers make at the same time go through a `ThreadBatcher`: the callers share a call, and thereby the
-syncs in it. Each batcher limits the number of its concurrent calls. Undoing the calls of cancelled callers is not
-limited.
+syncs in it. The call after a shared one may wait a moment for more callers, because each call costs two changes of
+threads. Each batcher limits the number of its concurrent calls. Undoing the calls of cancelled callers is not limited.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from contextlib import suppress
 from functools import partial
 from queue import Empty, SimpleQueue
 from threading import Lock, Thread
+from time import sleep
 from typing import Final, Generic, TypeAlias, TypeVar
 
 from anyio import CancelScope, CapacityLimiter, WouldBlock
@@ -31,8 +32,10 @@ __all__ = ["ThreadBatcher", "Threads"]
 A = TypeVar("A")
 T = TypeVar("T")
 
-#: The work for a thread, the callback for the event loop afterwards, and that event loop.
-_Task: TypeAlias = tuple[Callable[[], None], Callable[[], None], asyncio.AbstractEventLoop]
+#: The work for a thread, the callback for the event loop afterwards, that event loop, and more work for the thread.
+_Task: TypeAlias = tuple[
+    Callable[[], None], Callable[[], None], asyncio.AbstractEventLoop, Callable[[], None] | None
+]
 
 #: Seconds after which an idle thread ends.
 IDLE_TIMEOUT: Final = 10.0
@@ -173,9 +176,14 @@ class Threads:
         return waiter.result()
 
     def submit(
-        self, work: Callable[[], None], then: Callable[[], None], loop: asyncio.AbstractEventLoop
+        self,
+        work: Callable[[], None],
+        then: Callable[[], None],
+        loop: asyncio.AbstractEventLoop,
+        *,
+        afterwards: Callable[[], None] | None = None,
     ) -> None:
-        """Call `work` in a thread, and then `then` in the event loop. Neither may raise.
+        """Call `work` in a thread, then `then` in the event loop, and `afterwards` in the thread. None may raise.
 
         Raises:
             SpoolError: there is no thread, and the system refuses to start one.
@@ -186,7 +194,7 @@ class Threads:
             self._free -= 1
             self._submitted += 1
             self._active += 1
-        self._queue.put((work, then, loop))
+        self._queue.put((work, then, loop, afterwards))
 
     def _start(self) -> None:
         """Start a thread. If that fails, the existing threads do the work."""
@@ -248,18 +256,26 @@ class Threads:
                 continue
             if task is None:
                 return
-            work, then, loop = task
+            work, then, loop, afterwards = task
             work()
-            # Before the caller is woken, because its next call would otherwise start another thread.
-            with self._lock:
-                self._free += 1
-            _schedule(loop, then)
+            if afterwards is None:
+                # Before the caller is woken, because its next call would otherwise start another thread.
+                self._now_free()
+                _schedule(loop, then)
+            else:
+                _schedule(loop, then)
+                afterwards()
+                self._now_free()
             with self._lock:
                 self._active -= 1
                 idle_waiter = None if self._active else self._idle_waiter
             if idle_waiter is not None:
                 _schedule(idle_waiter.future.get_loop(), idle_waiter.wake)
-            del task, work, then, loop, idle_waiter
+            del task, work, then, loop, afterwards, idle_waiter
+
+    def _now_free(self) -> None:
+        with self._lock:
+            self._free += 1
 
     def _may_end(self) -> bool:
         with self._lock:
@@ -282,18 +298,30 @@ class _BatchItem(_Waiter[T], Generic[A, T]):
 
 
 class _BatchQueue(Generic[A, T]):
-    """The items that wait in one event loop, and the number of calls in progress for that loop."""
+    """The items that wait in one event loop, and the calls for that loop.
 
-    __slots__ = ("loop", "running", "waiting")
+    Attributes:
+        loop: the event loop.
+        waiting: the items that are in no call yet.
+        running: number of calls in progress.
+        shared: several callers shared the last call.
+    """
+
+    __slots__ = ("loop", "running", "shared", "waiting")
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self.loop = loop
         self.waiting: deque[_BatchItem[A, T]] = deque()
         self.running = 0
+        self.shared = False
 
     def take(self, most: int) -> list[_BatchItem[A, T]]:
         """Remove and return up to `most` items."""
-        return [self.waiting.popleft() for _ in range(min(len(self.waiting), most))]
+        taken: list[_BatchItem[A, T]] = []
+        with suppress(IndexError):  # another thread may remove an item meanwhile
+            while self.waiting and len(taken) < most:
+                taken.append(self.waiting.popleft())
+        return taken
 
     def withdraw(self, item: _BatchItem[A, T]) -> bool:
         """Remove an item; return False if it is no longer waiting."""
@@ -318,7 +346,9 @@ class ThreadBatcher(Generic[A, T]):
         function: returns the results of the items; an exception among them is raised to the caller of that item.
         parallel: the maximum number of concurrent calls.
         most: the maximum number of items in a call.
-        afterwards: called in a thread after each call, when its callers have been woken. It must not raise.
+        afterwards: called in the thread after each call, when its callers have been woken. It must not raise.
+        gather: seconds that the thread waits for more items, if several callers shared the call before; only with a
+            single concurrent call.
     """
 
     def __init__(
@@ -329,12 +359,14 @@ class ThreadBatcher(Generic[A, T]):
         parallel: int,
         most: int,
         afterwards: Callable[[], None] | None = None,
+        gather: float = 0.0,
     ) -> None:
         self._threads = threads
         self._function = function
         self._parallel = parallel
         self._most = most
         self._afterwards = afterwards
+        self._gather = gather
         self._queue: _BatchQueue[A, T] | None = None
 
     async def run(self, item: A, *, undo: Callable[[T], bool] | None = None) -> T:
@@ -362,7 +394,10 @@ class ThreadBatcher(Generic[A, T]):
             batch = queue.take(self._most)
             try:
                 self._threads.submit(
-                    partial(self._call, batch), partial(self._call_done, batch, queue), queue.loop
+                    partial(self._call, batch, queue),
+                    partial(self._call_done, batch, queue),
+                    queue.loop,
+                    afterwards=self._afterwards,
                 )
             except SpoolError as error:
                 for waiter in batch:
@@ -371,8 +406,11 @@ class ThreadBatcher(Generic[A, T]):
             else:
                 queue.running += 1
 
-    def _call(self, batch: list[_BatchItem[A, T]]) -> None:
-        """Process a batch, in a thread."""
+    def _call(self, batch: list[_BatchItem[A, T]], queue: _BatchQueue[A, T]) -> None:
+        """Process a batch, in a thread, and what comes to it within a moment."""
+        if self._gather and queue.shared:
+            sleep(self._gather)
+            batch += queue.take(self._most - len(batch))
         try:
             results = self._function([waiter.item for waiter in batch])
         except BaseException as error:
@@ -387,13 +425,10 @@ class ThreadBatcher(Generic[A, T]):
 
     def _call_done(self, batch: list[_BatchItem[A, T]], queue: _BatchQueue[A, T]) -> None:
         queue.running -= 1
+        queue.shared = len(batch) > 1
         for waiter in batch:
             waiter.wake()
         self._start_calls(queue)
-        if self._afterwards is not None:
-            with suppress(SpoolError):
-                # If no thread can be started, the next call does this work.
-                self._threads.submit(self._afterwards, _nothing, queue.loop)
 
 
 def _schedule(loop: asyncio.AbstractEventLoop, callback: Callable[[], None]) -> None:
@@ -401,7 +436,3 @@ def _schedule(loop: asyncio.AbstractEventLoop, callback: Callable[[], None]) -> 
         loop.call_soon_threadsafe(callback)
     except RuntimeError:
         pass  # the loop was closed, so no task is waiting
-
-
-def _nothing() -> None:
-    pass

@@ -192,6 +192,26 @@ class Claims:
         marks.sync()
         return [ended[one] if isinstance(one, LeaseEnd) else marks.errors.get(one) for one in updates]
 
+    def update_alone(self, update: LockedJob | LeaseEnd) -> None:
+        """Mark a job or do an end without syncs, in the event loop: there is no sync to share with others.
+
+        Raises:
+            SMTPError: the mark cannot be written, or the end cannot be recorded.
+        """
+        if isinstance(update, LockedJob):
+            marks = Marks(self._job_files, NameSyncs(self._job_files))
+            marks.write(update)
+            marks.sync()
+            error = marks.errors.get(update)
+        else:
+            error = self._end_error(update, self._write_record) or self._end_error(update, self._change_name)
+            if error is None:
+                self._complete(update)
+            if error is not None or self._unfinished:
+                self._keep_for_retry([] if update.done else [update])
+        if error is not None:
+            raise error
+
     def mark(self, jobs: list[LockedJob]) -> list[SMTPError | None]:
         """Mark end of data for each job; return the error of each, or None."""
         return self.update([*jobs])
@@ -232,10 +252,11 @@ class Claims:
                 if end.renamed and not end.done:
                     syncs.add("S2", *end.directories)
             syncs.run()
+        failed = syncs.failed
         for end in ends:
             if end in errors or end.done:
                 continue
-            if syncs.failed and (error := syncs.error_of(*end.directories)) is not None:
+            if failed and (error := syncs.error_of(*end.directories)) is not None:
                 errors[end] = error
             else:
                 self._complete(end)
@@ -276,9 +297,10 @@ class Claims:
     def _is_first_end(self, end: LeaseEnd) -> bool:
         """Return whether `end` is the first end of a lease that has not been forgotten."""
         with self._lock:
-            if self._claimed.get(end.locked, end) is None:
-                self._claimed[end.locked] = end
-            return self._claimed.get(end.locked) is end
+            first = self._claimed.get(end.locked)
+            if first is None and end.locked in self._claimed:
+                self._claimed[end.locked] = first = end
+            return first is end
 
     def _start_record_sync(self, end: LeaseEnd) -> None:
         """H1: begin to write the record to the disk, before the thread waits for it."""
@@ -309,7 +331,7 @@ class Claims:
             end.completed()
             fd = end.locked.detach()
             self._claimed.pop(end.locked, None)
-        if end.state is None:
+        if end.state is None and (self._syscalls.durable or end.locked.has_key):
             self._removed.append((fd, end.locked.has_key))
             return
         with suppress(OSError):

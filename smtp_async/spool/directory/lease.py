@@ -126,10 +126,7 @@ class DirectoryLease(Lease):
             await self._updates.run(update)
             return
         # Without syncs this takes a few microseconds, and a thread would take twenty times as long.
-        (error,) = self._claims.update([update])
-        self._claims.close_removed()
-        if error is not None:
-            raise error
+        self._claims.update_alone(update)
 
     def _live(self) -> LockedJob:
         if self._locked.fd < 0 or self._lease_end is not None:

@@ -43,6 +43,8 @@ MAX_THREADS: Final = 16
 #: Maximum number of callers that share a call, and of large messages that are put at the same time.
 MAX_BATCH: Final = 64
 MAX_LARGE_PUTS: Final = 4
+#: Seconds for which marks and ends that were shared are followed by a call that waits for more of them.
+GATHER: Final = 0.0005
 #: Maximum number of small jobs that are claimed in the event loop without durability: two milliseconds of work.
 MAX_INLINE_CLAIM: Final = 40
 #: Number of jobs that `list` reads in one call.
@@ -121,7 +123,12 @@ class DirectorySpool(Spool):
         self._threads = Threads(MAX_THREADS)
         # One call at a time, because two would wait for each other's syncs.
         self._updates: UpdateBatcher = ThreadBatcher(
-            self._threads, claims.update, parallel=1, most=MAX_BATCH, afterwards=claims.close_removed
+            self._threads,
+            claims.update,
+            parallel=1,
+            most=MAX_BATCH,
+            afterwards=claims.close_removed,
+            gather=GATHER,
         )
         put = self._enqueuer.put
         self._puts: ThreadBatcher[Submission, Stored] = ThreadBatcher(

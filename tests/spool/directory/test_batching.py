@@ -156,6 +156,50 @@ async def test_only_wait_idle_waits_for_the_afterwards_call(threads: Threads) ->
     assert ended == [True, True]
 
 
+async def test_the_thread_of_a_call_makes_the_afterwards_call(threads: Threads) -> None:
+    slow, names = NeedsThread(), list[str]()
+
+    def function(items: list[str]) -> Sequence[str | Exception]:
+        names.append(threading.current_thread().name)
+        return slow(items)
+
+    def afterwards() -> None:
+        names.append(threading.current_thread().name)
+
+    together: ThreadBatcher[str, str] = ThreadBatcher(
+        threads, function, parallel=1, most=10, afterwards=afterwards
+    )
+    slow.go()
+    assert await together.run("a") == "A"
+    await threads.wait_idle()
+    assert len(names) == 2 and len({*names}) == 1
+
+
+async def test_a_call_after_a_shared_one_waits_a_moment_for_more_callers(threads: Threads) -> None:
+    slow = NeedsThread()
+    together: ThreadBatcher[str, str] = ThreadBatcher(threads, slow, parallel=1, most=10, gather=0.2)
+    slow.go(3)
+    await asyncio.gather(*begun(together, "a", "b", "c"))
+    assert await asyncio.gather(*begun(together, "d", "e")) == ["D", "E"]
+    assert slow.calls == [["a"], ["b", "c"], ["d", "e"]]
+
+
+async def test_a_call_that_waits_for_more_callers_keeps_its_bound(threads: Threads) -> None:
+    slow = NeedsThread()
+    together: ThreadBatcher[str, str] = ThreadBatcher(threads, slow, parallel=1, most=2, gather=0.2)
+    slow.go(4)
+    await asyncio.gather(*begun(together, "a", "b", "c"))
+    await asyncio.gather(*begun(together, "d", "e", "f"))
+    assert slow.calls == [["a"], ["b", "c"], ["d", "e"], ["f"]]
+
+
+async def test_a_caller_alone_does_not_wait_for_others(threads: Threads) -> None:
+    slow = NeedsThread()
+    together: ThreadBatcher[str, str] = ThreadBatcher(threads, slow, parallel=1, most=10, gather=60)
+    slow.go(3)
+    assert [await together.run(item) for item in "abc"] == ["A", "B", "C"]
+
+
 async def test_wait_idle_returns_after_every_caller_was_woken(threads: Threads) -> None:
     slow = NeedsThread()
     together: ThreadBatcher[str, str] = ThreadBatcher(threads, slow, parallel=1, most=1)

@@ -539,6 +539,17 @@ async def test_a_delivery_without_a_key_makes_no_call_for_keys(tmp_path: Path) -
     assert steps == [*put, "C1", "C2", "C3", "C3", "C4", "C5", "D1", "D1", "S1", "S2", "S5"]
 
 
+async def test_without_syncs_a_removed_file_is_closed_with_its_end(tmp_path: Path) -> None:
+    files = watched()
+    async with DirectorySpool(tmp_path / "s", create=True, durable=False, syscalls=files) as spool:
+        await spool.put(TEXT)
+        [lease] = await spool.claim()
+        files.steps.clear()
+        await lease.mark_end_of_data()
+        await lease.settle(receipt_for(lease, QUEUED))
+        assert files.steps == [("D1", "rename"), ("S1", "unlink"), ("S5", "close")]
+
+
 async def test_a_key_is_synced_before_its_job_is_gone_and_emptied_afterwards(tmp_path: Path) -> None:
     calls = [call for call in await calls_of_a_delivery(tmp_path, "k") if call[0][0] == "S"]
     assert calls == [
