@@ -261,7 +261,7 @@ async def _insert(connection: asyncpg.Connection, sql: Statements, job: Submissi
 
 
 async def _make_and_insert(connection: asyncpg.Connection, sql: Statements) -> None:
-    """Insert messages that are made of bytes as `put` makes them: no put can be faster than this."""
+    """Insert messages that are made of bytes as `put` makes them, first all of them made, then all of them stored."""
     jobs = [await submission(_DATA, race.SENDER, [race.RECIPIENT]) for _ in range(_TASKS)]
     await _insert_all(connection, sql, jobs)
 
