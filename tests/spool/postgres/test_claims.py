@@ -101,8 +101,6 @@ STOPPED = """
 import asyncio, sys
 from smtp_async import PostgresSpool
 from smtp_async.errors import LeaseLost
-from smtp_async.processor.partial_lease import PartialLease, tried_since_due
-from smtp_async.processor.results import OtherRoutes
 from smtp_async.testing.contracts import QUEUED, receipt_for
 
 async def main(url, schema):
