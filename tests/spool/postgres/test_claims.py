@@ -144,6 +144,21 @@ async def test_a_worker_that_was_stopped_beyond_its_lease_sends_and_settles_noth
     assert await spool.claim() == []
 
 
+async def test_claims_marks_and_ends_share_statements(postgres: Postgres, spool) -> None:
+    await asyncio.gather(*(spool.put(TEXT) for _ in range(60)))
+
+    def transactions() -> int:
+        return execute(postgres, f"select count(distinct xmin::text) from {schema_of(spool)}.jobs")[0][0]
+
+    leases = await spool.claim(60)
+    assert len(leases) == 60 and transactions() == 1
+    await asyncio.gather(*(lease.mark_end_of_data() for lease in leases))
+    assert transactions() <= 2
+    await asyncio.gather(*(lease.settle(receipt_for(lease, QUEUED), keep=True) for lease in leases))
+    assert transactions() <= 2
+    assert (await spool.statistics()).sent == 60
+
+
 async def test_heartbeats_keep_a_lease(postgres: Postgres, spool) -> None:
     await spool.put(TEXT)
     [lease] = await spool.claim()
