@@ -2,6 +2,8 @@
 
 Bare is the statement that a put makes, and per ten messages of a drain one claim, one statement with ten marks, one
 with ten deletions, followed by `send_all` of as many messages. The server has the settings of the tests, with fsync.
+Several processes share the processors with the database and with the server that takes the messages: where those are
+busy to the full, more processes deliver no more, and the time per message tells who needs them.
 """
 
 from __future__ import annotations
@@ -9,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import itertools
+import os
 import subprocess
 import sys
 import time
@@ -60,7 +63,7 @@ def run(*, quick: bool = False) -> Answer:
         Unavailable: there is no PostgreSQL, or no smtp-sink.
     """
     with postgres() as server, sink() as target:
-        bench = _Bench(server.url(), target.host, target.port)
+        bench = _Bench(server.url(), target.host, target.port, server.leader)
         answers = [
             asyncio.run(bench.putting(rounds=3 if quick else 15, each=100 if quick else 300)),
             asyncio.run(bench.draining(rounds=3, count=1_000 if quick else 5_000)),
@@ -76,11 +79,13 @@ class _Bench:
     Args:
         url: the database.
         host, port: where messages go.
+        leader: the process of the database from which the others descend.
     """
 
-    def __init__(self, url: str, host: str, port: int) -> None:
+    def __init__(self, url: str, host: str, port: int, leader: int = 0) -> None:
         self._url = url
         self._target = (host, port)
+        self._leader = leader
         self._schemas = (f"bench{n}" for n in itertools.count(1))
 
     @asynccontextmanager
@@ -167,25 +172,28 @@ class _Bench:
 
     async def sharing(self, *, rounds: int, count: int) -> tuple[Table, list[Goal]]:
         """Four processes, against one."""
-        rates: dict[int, list[float]] = {1: [], _WORKERS: []}
-        busy: dict[int, list[float]] = {1: [], _WORKERS: []}
+        found: dict[int, list[tuple[float, ...]]] = {1: [], _WORKERS: []}
         for _ in range(rounds):
-            for workers in rates:
-                rate, load = await self._shared(workers, count)
-                rates[workers].append(rate)
-                busy[workers].append(load)
-        ratio = median(map(truediv, rates[_WORKERS], rates[1]))
-        rows = [
-            (f"{workers}", f"{median(rates[workers]):.0f}", f"{100 * median(busy[workers]):.0f} %")
-            for workers in rates
-        ]
-        rows[1] = (*rows[1][:2], f"{rows[1][2]}, {ratio:.2f} ×")
+            for workers, figures in found.items():
+                figures.append(await self._shared(workers, count))
+        ratio = median([many[0] / one[0] for many, one in zip(found[_WORKERS], found[1], strict=True)])
+        rows = []
+        for workers, figures in found.items():
+            rate, busy, own, database = map(median, zip(*figures, strict=True))
+            times = f"{rate:.0f}" if workers == 1 else f"{rate:.0f}, {ratio:.2f} ×"
+            rows.append((f"{workers}", times, f"{100 * busy:.0f} %", f"{own:.0f}", f"{database:.0f}"))
         goals = [Goal(f"{_WORKERS} processes: × one process", ratio, 2.5)]
         title = f"{count:,} messages, delivered by several processes"
-        return Table(title, ("processes", "messages/s", "processors busy"), rows), goals
+        header = ("processes", "messages/s", "processors busy", "their µs per message", "PostgreSQL's")
+        return Table(title, header, rows), goals
 
-    async def _shared(self, workers: int, count: int) -> tuple[float, float]:
-        """Return the rate of so many processes, and the share of the processors that were busy."""
+    async def _shared(self, workers: int, count: int) -> tuple[float, ...]:
+        """Let so many processes deliver.
+
+        Returns:
+            The rate, the share of the processors that were busy, and the microseconds of processor time per message
+            of these processes and of PostgreSQL.
+        """
         async with self._spool() as (spool, sql, connection):
             await _fill(spool, count)
             await connection.execute(f"update {sql.schema}.jobs set held = true")
@@ -200,6 +208,8 @@ class _Bench:
             for process in processes:
                 assert process.stdout is not None
                 await process.stdout.readline()
+            pids = [process.pid for process in processes]
+            own, database = sum(map(_processor_seconds, pids)), _processor_seconds(self._leader)
             before, started = _processors(), time.perf_counter()
             await connection.execute(f"update {sql.schema}.jobs set held = false")
             left = f"select exists (select from {sql.schema}.jobs)"
@@ -208,11 +218,13 @@ class _Bench:
                     break
                 await asyncio.sleep(pause)
             seconds, after = time.perf_counter() - started, _processors()
+            own = sum(map(_processor_seconds, pids)) - own
+            database = _processor_seconds(self._leader) - database
             for process in processes:
                 process.terminate()
                 await process.wait()
         idle, total = after[0] - before[0], after[1] - before[1]
-        return count / seconds, 1 - idle / total
+        return count / seconds, 1 - idle / total, 1e6 * own / count, 1e6 * database / count
 
     # --- a large queue ---
 
@@ -261,7 +273,7 @@ async def _insert(connection: asyncpg.Connection, sql: Statements, job: Submissi
 
 
 async def _make_and_insert(connection: asyncpg.Connection, sql: Statements) -> None:
-    """Insert messages that are made of bytes as `put` makes them: no put can be faster than this."""
+    """Insert messages that are made of bytes as `put` makes them, first all of them made, then all of them stored."""
     jobs = [await submission(_DATA, race.SENDER, [race.RECIPIENT]) for _ in range(_TASKS)]
     await _insert_all(connection, sql, jobs)
 
@@ -329,6 +341,22 @@ def _processors() -> tuple[int, int]:
     """Return the ticks that the processors were idle, and all."""
     ticks = [int(word) for word in Path("/proc/stat").read_text().splitlines()[0].split()[1:9]]
     return ticks[3] + ticks[4], sum(ticks)
+
+
+def _processor_seconds(pid: int) -> float:
+    """Return the processor time of a process and of its children, also of those that have ended."""
+    ticks = 0
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            fields = path.read_text().rpartition(")")[2].split()
+        except OSError:
+            # It has ended meanwhile.
+            continue
+        if path.parent.name == str(pid):
+            ticks += sum(map(int, fields[11:15]))
+        elif fields[1] == str(pid):
+            ticks += sum(map(int, fields[11:13]))
+    return ticks / os.sysconf("SC_CLK_TCK")
 
 
 async def _work(url: str, schema: str, host: str, port: str) -> None:

@@ -152,7 +152,9 @@ def header_text(job: Submission, id: str) -> str:
     not_before = created if job.not_before == job.created else repr(job.not_before)
     sender = "null" if envelope.sender is None else encode(_text(envelope.sender))
     recipients = ",".join([_recipient_json(recipient) for recipient in envelope.recipients])
-    needs = [name for name, needed in zip(_NEEDS, job.needs, strict=True) if needed]
+    needs = "[]"
+    if job.needs != _NO_NEEDS:
+        needs = encode([name for name, needed in zip(_NEEDS, job.needs, strict=True) if needed])
     trace = "" if job.trace is None else f',"trace":{encode(job.trace)}'
     tag = "" if job.tag is None else f',"tag":{encode(job.tag)}'
     # Put together by hand, because the json module makes a new encoder for each dict, which took 9 of 100 instructions
@@ -160,7 +162,7 @@ def header_text(job: Submission, id: str) -> str:
     return (
         f'{{"id":{text},"key":{"null" if job.key is None else text},"created":{created},"not_before":{not_before},'
         f'"expires":{"null" if job.expires is None else repr(job.expires)},"sender":{sender},'
-        f'"recipients":[{recipients}],"needs":{encode(needs) if needs else "[]"},'
+        f'"recipients":[{recipients}],"needs":{needs},'
         f'"message_id":{"null" if job.message_id is None else encode(job.message_id)},'
         f'"body_len":{len(job.body)},"sha256":"{hashlib.sha256(job.body).hexdigest()}"{trace}{tag}}}'
     )

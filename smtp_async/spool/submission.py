@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-import secrets
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -172,7 +171,7 @@ def job_id(job: Submission) -> str:
         return job.history.id
     if job.key is not None:
         return hashlib.sha256(job.key.encode("utf-8", "surrogatepass")).hexdigest()[:32]
-    return f"{time.time_ns():019d}-{secrets.token_hex(16)}"
+    return f"{time.time_ns():019d}-{os.urandom(16).hex()}"
 
 
 class StoredMail:
@@ -217,7 +216,11 @@ async def submission(
         InvalidArgument: the message cannot be sent.
     """
     if adapt is None:
-        mail = await _to_mail(message, sender, recipients)
+        pending = to_mail(
+            Raw(message) if _is_source(message) else message, sender=sender, recipients=recipients
+        )
+        # Read completely, because its bytes are stored first.
+        mail = await pending.read_whole() if isinstance(pending, PendingMail) else pending
     else:
         mail = adapt(message, sender, recipients)
     if sign:
@@ -305,16 +308,6 @@ def _rendered(mail: Mail) -> Content:
 
 
 # --- conversion ----------------------------------------------------------------------------------------------
-
-
-async def _to_mail(
-    message: Any,
-    sender: str | Address | None,
-    recipients: Sequence[str | Address | Recipient] | None,
-) -> Mail:
-    """Return the message as mail, read completely, because its bytes are stored first."""
-    mail = to_mail(Raw(message) if _is_source(message) else message, sender=sender, recipients=recipients)
-    return await mail.read_whole() if isinstance(mail, PendingMail) else mail
 
 
 def _is_source(message: Any) -> bool:

@@ -1,6 +1,9 @@
 """`smtp-async queue copy`: what it prints, what stays, and what it refuses."""
 
 import asyncio
+import json
+import os
+import socket
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +14,7 @@ from smtp_async.cli.exits import Exit
 from smtp_async.spool.contract import Spool
 from smtp_async.testing.lease_contract import NEVER, TEXT, receipt_for
 from tests.servers.postgres import Postgres
-from tests.spool.postgres.databases import new_schema
+from tests.spool.postgres.databases import new_schema, new_spool
 
 SECRET = "top-secret"
 
@@ -76,6 +79,23 @@ def test_jobs_move_to_a_database_and_are_sent_from_there(
     done = shell(f"process --once --security plaintext --server {server.host}:{server.port} --spool {url}")
     assert done.exit_code == 0 and "total\t-\t-\t3 sent, 0 deferred, 0 failed" in done.stdout
     assert len(server.messages) == 3
+
+
+def test_the_statistics_of_a_database_tell_who_holds_leases(shell: Any, postgres: Postgres) -> None:
+    schema = new_schema()
+
+    async def while_one_is_sent() -> Any:
+        async with await new_spool(postgres, schema=schema) as spool:
+            await spool.put(TEXT)
+            assert len(await spool.claim()) == 1
+            line = f"queue stats --json --rates 0.1 --spool {postgres.url()}?schema={schema}"
+            return await asyncio.to_thread(shell, line)
+
+    found = json.loads(asyncio.run(while_one_is_sent()).stdout)
+    [holder] = found["holders"]
+    assert holder["name"].startswith(f"{socket.gethostname()}:{os.getpid()}:") and holder["leases"] == 1
+    assert 0 < holder["left"] <= 900
+    assert (found["sending"], found["rates"]["sending"]) == (1, 0.0)
 
 
 def test_a_spool_is_not_moved_to_itself(shell: Any, old: Path) -> None:

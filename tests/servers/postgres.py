@@ -148,14 +148,14 @@ class Postgres:
         )
 
     @property
-    def _leader(self) -> int:
+    def leader(self) -> int:
         """The process that the others descend from."""
         return int((self.directory / "data/postmaster.pid").read_text().split()[0])
 
     def crash(self) -> None:
         """Ends the server at once, as `pg_ctl stop -m immediate` does: nothing is written any more."""
         assert self._daemon is not None
-        os.kill(self._leader, 3)
+        os.kill(self.leader, 3)
         machine.wait_until(
             lambda: bool(self._daemon and self._daemon.ended), timeout=30, what=lambda: "it runs"
         )

@@ -55,10 +55,10 @@ MANNERS: tuple[dict[str, Any], ...] = (
 #: The options of the storms.
 STORMS: tuple[dict[str, Any], ...] = (
     {},
-    {"all_keyed": True, "keep_sent": True},
+    {"all_keyed": True, "keep_sent": True, "together": 6},
     {"on_unknown": "hold", "concurrency": 16},
     {"marking": "claim"},
-    {"durable": False, "concurrency": 16},
+    {"durable": False, "concurrency": 16, "together": 6},
 )
 STORM = 400
 

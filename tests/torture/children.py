@@ -46,6 +46,7 @@ class Spec(NamedTuple):
         url, schema: the database and the tables of the spool, if it is in a database.
         log: the file for what it did.
         numbers: the numbers of the messages to put, or to remove.
+        together: the number of messages that are put at once.
         port: the port of the recorder.
         kill: when the process dies: `["call", step, number, "before" | "after"]`, `["wire", moment, count]`, or None.
         all_keyed: every message has a key.
@@ -69,6 +70,7 @@ class Spec(NamedTuple):
     concurrency: int = 4
     fsize: int = 0
     odds: float = 0.0
+    together: int = 1
     url: str = ""
     schema: str = ""
 
@@ -150,8 +152,10 @@ class Child:
 async def produce(child: Child) -> None:
     """Put messages."""
     spec = child.spec
-    async with child.spool() as spool:
-        for number in spec.numbers:
+    waiting = iter(spec.numbers)
+
+    async def one_after_the_other(spool: Spool) -> None:
+        for number in waiting:
             try:
                 id = await spool.put(
                     letters.body(number),
@@ -164,6 +168,9 @@ async def produce(child: Child) -> None:
                 child.write("full", number, error.errno == errno.EFBIG)
             else:
                 child.write("put", number, id)
+
+    async with child.spool() as spool:
+        await asyncio.gather(*(one_after_the_other(spool) for _ in range(spec.together)))
     child.write_calls()
 
 

@@ -154,12 +154,17 @@ class _Item(_Caller[T], Generic[A, T]):
 class StatementBatcher(Generic[A, T]):
     """Awaits a function that processes many items at once, for callers with one item each.
 
-    It differs from the `ThreadBatcher` of the spool in a directory: one call at a time, in the event loop, because
-    statements of one connection follow each other; items that arrive meanwhile share the next call.
+    It differs from the `ThreadBatcher` of the spool in a directory: calls are made in the event loop, and as many at
+    once as there are connections, because statements of one connection follow each other; items that arrive meanwhile
+    share the next call.
+
+    Callers in a loop would all wait for the same call, and then all work while none is in progress. So a call takes no
+    more than its share of the callers, and those of one call work while the others wait.
 
     Args:
         calls: the tasks.
         function: returns the results of the items; an exception among them is raised to the caller of that item.
+        at_once: the maximum number of calls in progress.
         most: the maximum number of items in a call.
         octets: returns how large an item is.
         most_octets: the maximum size of a call with several items.
@@ -170,17 +175,21 @@ class StatementBatcher(Generic[A, T]):
         calls: Calls,
         function: Callable[[list[A]], Awaitable[Sequence[T | Exception]]],
         *,
+        at_once: int = 1,
         most: int,
         octets: Callable[[A], int] = lambda item: 0,
         most_octets: int = 1,
     ) -> None:
         self._calls = calls
         self._function = function
+        self._at_once = at_once
         self._most = most
         self._octets = octets
         self._most_octets = most_octets
         self._waiting: deque[_Item[A, T]] = deque()
-        self._working = False
+        # The number of tasks that make calls, and of the items in their calls.
+        self._working = 0
+        self._taken = 0
 
     async def run(self, value: A, *, undo: Callable[[T], Awaitable[bool]] | None = None) -> T:
         """Process an item and wait for its result, even if the caller is cancelled.
@@ -189,8 +198,8 @@ class StatementBatcher(Generic[A, T]):
         """
         item: _Item[A, T] = _Item(value)
         self._waiting.append(item)
-        if not self._working:
-            self._working = True
+        if self._working < self._at_once:
+            self._working += 1
             self._calls.start(self._work())
         return await item.wait(undo, lambda: undo is not None and self._removed(item))
 
@@ -200,10 +209,13 @@ class StatementBatcher(Generic[A, T]):
         try:
             while self._waiting:
                 batch = self._take(self._waiting)
+                self._taken += len(batch)
                 try:
                     results = await self._function([item.value for item in batch])
                 except Exception as error:
                     results = [error] * len(batch)
+                finally:
+                    self._taken -= len(batch)
                 for item, result in zip(batch, results, strict=True):
                     item.end(result)
         except BaseException as error:
@@ -213,12 +225,14 @@ class StatementBatcher(Generic[A, T]):
                     item.end(error)
             raise
         finally:
-            self._working = False
+            self._working -= 1
 
     def _take(self, waiting: deque[_Item[A, T]]) -> list[_Item[A, T]]:
+        share = -(-(len(waiting) + self._taken) // self._at_once)
+        most = min(self._most, share)
         batch = [waiting.popleft()]
         octets = self._octets(batch[0].value)
-        while waiting and len(batch) < self._most:
+        while waiting and len(batch) < most:
             octets += self._octets(waiting[0].value)
             if octets > self._most_octets:
                 break

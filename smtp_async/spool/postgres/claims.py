@@ -1,12 +1,15 @@
 """The leases of a spool in PostgreSQL: claims, end-of-data marks, ends of leases, and recovery.
 
-A claim whose answer was lost may have leased jobs that nobody sends. They are queued again before the next claim. A
-mark or an end may be repeated: if the connection was lost before, an end that finds its lease gone looks whether it was
-itself what ended the lease.
+A claim whose answer was lost may have leased jobs that nobody sends, or may do so a little later, because a server does
+not notice at once that a client has gone. They are queued again before each claim of the next minute.
+
+A mark or an end may be repeated: if the connection was lost before, an end that finds its lease gone looks whether it
+was itself what ended the lease.
 """
 
 from __future__ import annotations
 
+import asyncio
 import math
 import os
 import secrets
@@ -26,6 +29,8 @@ __all__ = ["Claimed", "Claims", "Update"]
 #: Number of jobs that one statement recovers, and of keys that one statement forgets.
 _RECOVER: Final = 1000
 _FORGET: Final = 10_000
+#: Seconds for which a claim may still be in progress in the server after its connection was lost.
+_LATE: Final = 60.0
 
 
 class Claimed:
@@ -125,8 +130,9 @@ class Claims:
         self._sql = statements
         self._lease = lease
         self._live: set[Claimed] = set()
-        # A claim was sent, and its answer was lost.
+        # A claim was sent and not answered; and until when one that was never answered may take effect.
         self._unanswered = False
+        self._late_until = -math.inf
         self._unreadable: list[Unreadable] = []
         self.holder: Final = f"{socket.gethostname()[:100]}:{os.getpid()}:{secrets.token_hex(4)}"
         # How far the clock of this process is ahead of that of the database, in seconds; 0 if they agree.
@@ -147,9 +153,7 @@ class Claims:
                 before = self._clock()
                 self._compare_clocks(before, await connection.fetchval(self._sql.now), self._clock())
             due = None if now is None else now - self._offset
-            if self._unanswered:
-                live = [one.id for one in self._live]
-                await connection.execute(self._sql.unclaim, self.holder, live)
+            await self._queue_unanswered(connection, [one.id for one in self._live])
             self._unanswered = True
             rows: list[Any] = await connection.fetch(
                 self._sql.claim, n, due, marked, self._lease, self.holder
@@ -162,6 +166,14 @@ class Claims:
         if rows:
             self._compare_clocks(before, rows[0]["now"], self._clock())
         return await self._accept(rows)
+
+    async def _queue_unanswered(self, connection: Connection, live: list[str]) -> None:
+        """Queue the jobs of claims whose answers were lost: all that this object leases, except those in `live`."""
+        now = asyncio.get_running_loop().time()
+        if self._unanswered:
+            self._late_until = now + _LATE
+        if now < self._late_until:
+            await connection.execute(self._sql.unclaim, self.holder, live)
 
     def _compare_clocks(self, before: float, now: float, after: float) -> None:
         """Note how far the clocks differ; less than the tolerance may be the time that the statement took."""
@@ -273,13 +285,15 @@ class Claims:
 
     async def release_all(self) -> None:
         """End all leases; marked jobs stay flagged, because they may have been sent."""
-        for one in [*self._live]:
+        live = [*self._live]
+        for one in live:
             self._end(one)
-        await self._lane.run(
-            lambda connection: connection.execute(self._sql.release_all, self.holder),
-            doing="the leases cannot be released",
-            again=True,
-        )
+
+        async def work(connection: Connection) -> None:
+            await self._queue_unanswered(connection, [one.id for one in live])
+            await connection.execute(self._sql.release_all, self.holder)
+
+        await self._lane.run(work, doing="the leases cannot be released", again=True)
 
     # --- recovery --------------------------------------------------------------------------------------------
 

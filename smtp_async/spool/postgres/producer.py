@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Final
 
@@ -37,7 +37,7 @@ class Producer:
 
     Args:
         calls: the tasks.
-        lane: the connection.
+        lanes: the connections. The first one suffices for one caller at a time.
         statements: the SQL.
         hints: is told of new jobs.
         retention: returns for how many seconds a key is remembered.
@@ -46,19 +46,21 @@ class Producer:
     def __init__(
         self,
         calls: Calls,
-        lane: SerialConnection,
+        lanes: Sequence[SerialConnection],
         statements: Statements,
         hints: Hints,
         retention: Callable[[], float],
     ) -> None:
         self._calls = calls
-        self._lane = lane
+        self._lane = lanes[0]
+        self._free = [*reversed(lanes)]
         self._sql = statements
         self._hints = hints
         self._retention = retention
         self._batcher: StatementBatcher[NewJob, str] = StatementBatcher(
             calls,
             self._store,
+            at_once=len(lanes),
             most=_BATCH,
             octets=lambda job: job.size + len(job.header),
             most_octets=_OCTETS,
@@ -137,9 +139,13 @@ class Producer:
                 await insert(connection, keyed)
             return {id: SpoolError(_UNKNOWN) for id in others - {row["id"] for row in there}}
 
-        return await self._lane.run(
-            work, doing="the message cannot be stored", after_loss=after_loss, unclear=_UNKNOWN
-        )
+        lane = self._free.pop()
+        try:
+            return await lane.run(
+                work, doing="the message cannot be stored", after_loss=after_loss, unclear=_UNKNOWN
+            )
+        finally:
+            self._free.append(lane)
 
     async def _insert_one_by_one(self, jobs: list[NewJob]) -> dict[str, Exception]:
         """Store jobs so that only those fail whose key is held by a transaction; return their errors."""

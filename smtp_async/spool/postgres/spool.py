@@ -50,7 +50,7 @@ class PostgresSpool(Spool):
     """Keep jobs in a database, one row for each.
 
     Any number of tasks and processes of any number of machines may use the same schema. Each event loop needs a spool
-    of its own, because connections belong to an event loop. A spool has up to five connections: one for puts, one for
+    of its own, because connections belong to an event loop. A spool has up to six connections: two for puts, one for
     claims, one for marks and ends of leases, one for everything else, and one that listens for new jobs. Each is opened
     when it is first needed, and again when it was lost.
 
@@ -102,10 +102,10 @@ class PostgresSpool(Spool):
         self._closed = ""
         self._calls = Calls()
         self._hints = Hints(self._connections, self._sql.channel)
-        self._puts, self._claiming, self._ending, self._queries = self._lanes = tuple(
-            [SerialConnection(self._connections) for _ in range(4)]
+        *puts, self._claiming, self._ending, self._queries = self._lanes = tuple(
+            [SerialConnection(self._connections) for _ in range(5)]
         )
-        self._producer = Producer(self._calls, self._puts, self._sql, self._hints, lambda: self.key_retention)
+        self._producer = Producer(self._calls, puts, self._sql, self._hints, lambda: self.key_retention)
         self._claims = Claims(self._claiming, self._ending, self._sql, lease=lease, clock=clock)
         self._admin = Admin(self._queries, self._sql)
         self._updates: Updates = StatementBatcher(self._calls, self._claims.update, most=_BATCH)
@@ -183,17 +183,9 @@ class PostgresSpool(Spool):
 
         The exceptions of the caller's connection pass unchanged.
         """
-        if connection is None:
-            return await super().put(
-                message,
-                sender=sender,
-                recipients=recipients,
-                key=key,
-                not_before=not_before,
-                expires=expires,
-                tag=tag,
-            )
         options = JobOptions.checked(key, not_before, expires, tag)
+        if connection is None:
+            return await self._put(message, sender, recipients, options, self._store)
 
         async def store(job: Submission) -> str:
             self._check_open()

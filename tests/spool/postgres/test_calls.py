@@ -37,6 +37,33 @@ async def test_items_that_arrive_meanwhile_share_the_next_call() -> None:
     assert sum(gate.batches, []) == [0, 1, 2, 3, 4, 9]
 
 
+@every_loop
+async def test_calls_at_once_share_the_callers() -> None:
+    gate = Gate()
+    batcher = StatementBatcher(Calls(), gate, at_once=2, most=10)
+    callers = [asyncio.ensure_future(batcher.run(n)) for n in range(7)]
+    await gate.entered.wait()
+    later = [asyncio.ensure_future(batcher.run(n)) for n in range(7, 9)]
+    await asyncio.sleep(0)
+    # Neither are all in one call, nor is there a third one.
+    assert gate.batches == [[0, 1, 2, 3], [4, 5, 6]]
+    gate.open.set()
+    assert await asyncio.gather(*callers, *later) == [10 * n for n in range(9)]
+
+
+async def test_a_call_is_there_for_each_of_few_callers() -> None:
+    gate = Gate()
+    batcher = StatementBatcher(Calls(), gate, at_once=2, most=10)
+    callers = [asyncio.ensure_future(batcher.run(1))]
+    await gate.entered.wait()
+    gate.entered.clear()
+    callers.append(asyncio.ensure_future(batcher.run(2)))
+    await gate.entered.wait()
+    gate.open.set()
+    assert await asyncio.gather(*callers) == [10, 20]
+    assert gate.batches == [[1], [2]]
+
+
 async def test_large_items_do_not_share_a_call() -> None:
     gate = Gate()
     batcher = StatementBatcher(Calls(), gate, most=10, octets=lambda item: item, most_octets=10)

@@ -5,17 +5,29 @@ import os
 import signal
 import sys
 import time
+from functools import partial
 from pathlib import Path
+from typing import Any
 
+import asyncpg
 import pytest
 
-from smtp_async.errors import LeaseLost
+from smtp_async.errors import LeaseLost, SpoolError
 from smtp_async.processor.partial_lease import PartialLease, tried_since_due
 from smtp_async.processor.results import OtherRoutes
+from smtp_async.spool.entry import State
 from smtp_async.spool.postgres.spool import PostgresSpool
 from smtp_async.testing.contracts import LATER, QUEUED, TEXT, receipt_for
 from tests.servers.postgres import Postgres
-from tests.spool.postgres.databases import eventually, execute, expire, new_spool, schema_of
+from tests.spool.postgres.databases import (
+    Delegate,
+    ReplacingPool,
+    eventually,
+    execute,
+    expire,
+    new_spool,
+    schema_of,
+)
 
 pytestmark = pytest.mark.server
 
@@ -101,8 +113,6 @@ STOPPED = """
 import asyncio, sys
 from smtp_async import PostgresSpool
 from smtp_async.errors import LeaseLost
-from smtp_async.processor.partial_lease import PartialLease, tried_since_due
-from smtp_async.processor.results import OtherRoutes
 from smtp_async.testing.contracts import QUEUED, receipt_for
 
 async def main(url, schema):
@@ -144,6 +154,57 @@ async def test_a_worker_that_was_stopped_beyond_its_lease_sends_and_settles_noth
     assert told == b"lost\n" * 3
     await lease.settle(receipt_for(lease, QUEUED))
     assert await spool.claim() == []
+
+
+async def test_claims_marks_and_ends_share_statements(postgres: Postgres, spool) -> None:
+    await asyncio.gather(*(spool.put(TEXT) for _ in range(60)))
+
+    def transactions() -> int:
+        return execute(postgres, f"select count(distinct xmin::text) from {schema_of(spool)}.jobs")[0][0]
+
+    leases = await spool.claim(60)
+    assert len(leases) == 60 and transactions() == 1
+    await asyncio.gather(*(lease.mark_end_of_data() for lease in leases))
+    assert transactions() <= 2
+    await asyncio.gather(*(lease.settle(receipt_for(lease, QUEUED), keep=True) for lease in leases))
+    assert transactions() <= 2
+    assert (await spool.statistics()).sent == 60
+
+
+class LateClaim(Delegate):
+    """A connection that is lost at the first claim, which the server has not begun by then."""
+
+    def __init__(self, wrapped: Any, late: list[Any]) -> None:
+        super().__init__(wrapped)
+        self.late = late
+
+    async def fetch(self, sql: str, *values: Any) -> Any:
+        if "skip locked" in sql and not self.late:
+            self.late += [sql, *values]
+            raise asyncpg.ConnectionDoesNotExistError("connection was closed in the middle of operation")
+        return await self.wrapped.fetch(sql, *values)
+
+
+@pytest.mark.parametrize("closed", [False, True])
+async def test_jobs_of_a_claim_that_takes_effect_after_its_connection_was_lost_are_queued_unflagged(
+    postgres: Postgres, spool, closed: bool
+) -> None:
+    ids = {await spool.put(TEXT) for _ in range(3)}
+    late: list[Any] = []
+    async with asyncpg.create_pool(postgres.url(), min_size=0) as pool:
+        replaced = partial(LateClaim, late=late)
+        replacing: Any = ReplacingPool(pool, replaced, replaced)
+        async with PostgresSpool(replacing, schema=schema_of(spool)) as losing:
+            with pytest.raises(SpoolError, match="cannot be reached"):
+                await losing.claim(1, marked=True)
+            [first] = await losing.claim(1)
+            assert len(await pool.fetch(*late)) == 1
+            if not closed:
+                found = [first, *await losing.claim(5)]
+                assert {lease.entry.id for lease in found} == ids
+                assert not [lease for lease in found if lease.entry.flagged]
+    left = [entry async for entry in spool.list(State.QUEUED)]
+    assert len(left) == 3 and not [entry for entry in left if entry.flagged]
 
 
 async def test_heartbeats_keep_a_lease(postgres: Postgres, spool) -> None:

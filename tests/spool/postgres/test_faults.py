@@ -180,6 +180,37 @@ async def test_the_connection_is_cut_at_every_statement(
     assert cuts >= len(found) - 1
 
 
+@pytest.mark.parametrize("direction", Direction)
+@pytest.mark.parametrize("link", range(2))
+async def test_a_cut_of_one_of_two_statements_that_put_leaves_no_message_twice(
+    postgres: Postgres, link: int, direction: Direction
+) -> None:
+    async with await new_spool(postgres) as spool:
+        schema = schema_of(spool)
+
+    async def put_many(proxy: CutProxy) -> list[str | BaseException]:
+        async with through(proxy, schema, timeout=5.0) as spool:
+            calls = [spool.put(TEXT, key=str(n) if n % 2 else None) for n in range(40)]
+            told = await asyncio.gather(*calls, return_exceptions=True)
+            counts[:] = [one.counts[direction] for one in proxy.links]
+            return told
+
+    counts: list[int] = []
+    async with CutProxy(postgres.host, postgres.port) as proxy:
+        await put_many(proxy)
+    execute(postgres, f"truncate {schema}.jobs, {schema}.keys")
+    # In the midst of the statement, or of its answer: behind them are a notification and its answer.
+    cut = Cut(counts[link] - 600, direction, CutManner.RST, link=link)
+    async with CutProxy(postgres.host, postgres.port, cut) as proxy:
+        told = await put_many(proxy)
+        assert proxy.links[link].cut
+    stored = {id for (id,) in execute(postgres, f"select id from {schema}.jobs")}
+    assert stored == {id for id in told if isinstance(id, str)}
+    assert all([isinstance(id, str) or "may or may not" in str(id) for id in told])
+    assert all([isinstance(id, str) for id in told[1::2]])
+    assert len(stored) == 40 if direction is Direction.TO_CLIENT else 20 <= len(stored) < 40
+
+
 async def test_a_server_that_stops_answering_is_given_up(postgres: Postgres) -> None:
     async with await new_spool(postgres) as spool:
         schema = schema_of(spool)

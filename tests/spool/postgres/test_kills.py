@@ -116,7 +116,7 @@ async def test_other_roles_die_at_every_statement(
     ("name", "options"),
     [
         ("storm", {}),
-        ("keyed storm", {"all_keyed": True, "keep_sent": True}),
+        ("keyed storm", {"all_keyed": True, "keep_sent": True, "together": 6}),
         ("hold storm", {"on_unknown": "hold", "concurrency": 16}),
         ("claim storm", {"marking": "claim"}),
     ],

@@ -25,6 +25,22 @@ async def test_many_puts_take_few_statements(postgres: Postgres) -> None:
         assert execute(postgres, count)[0][0] <= 8
 
 
+async def test_puts_of_many_callers_have_two_connections_and_those_of_one_have_one(
+    postgres: Postgres,
+) -> None:
+    async with await new_spool(postgres) as spool:
+        schema = schema_of(spool)
+    name = f"puts of {schema}"
+    opened = f"select count(*) from pg_stat_activity where application_name = '{name}'"
+    url = f"{postgres.url()}?application_name={name.replace(' ', '%20')}"
+    async with PostgresSpool(url, schema=schema) as spool:
+        for _ in range(5):
+            await spool.put(TEXT)
+        assert execute(postgres, opened) == [(1,)]
+        await asyncio.gather(*(spool.put(TEXT) for _ in range(20)))
+        assert execute(postgres, opened) == [(2,)]
+
+
 async def test_the_same_key_at_the_same_time_is_one_job(postgres: Postgres) -> None:
     async with await new_spool(postgres) as spool:
         others = [PostgresSpool(postgres.url(), schema=schema_of(spool)) for _ in range(4)]
