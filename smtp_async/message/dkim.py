@@ -79,6 +79,7 @@ class DKIM:
         check_record: ask the DNS for the key's record before the first message is signed and once an hour, and refuse
             to sign where the record is missing or has another key. True asks the system's DNS servers; an async
             callable is given the name, and returns the texts of its TXT records.
+        unless_signed: leave a message as it is that has a signature of this domain and selector about the same body.
 
     Raises:
         InvalidArgument: a value that is not allowed, or a key that is too short or of another kind.
@@ -97,6 +98,7 @@ class DKIM:
     timestamp: bool = True
     expires: float | None = None
     check_record: bool | Lookup = False
+    unless_signed: bool = False
     signer: Signer = field(init=False, repr=False, compare=False)
     # What is the same in every signature.
     _fixed: str = field(init=False, repr=False, compare=False)
@@ -233,10 +235,12 @@ class DKIMSigning:
         self._body.feed(data)
 
     def end(self) -> list[ToSign]:
-        """Take the end of the body, and return the one thing that has to be signed."""
+        """Take the end of the body, and return the one thing that has to be signed; nothing if it is signed already."""
         dkim, fields = self._dkim, self._fields
-        names, places = _plan(tuple([one.name for one in fields]), dkim.names, dkim.always)
         body = base64.b64encode(self._body.digest()).decode()
+        if dkim.unless_signed and any([_is_signature(one, dkim, body) for one in fields]):
+            return []
+        names, places = _plan(tuple([one.name for one in fields]), dkim.names, dkim.always)
         text = f"{dkim.first_lines}{dkim.times(self._now)}{names}\r\n\tbh={body};\r\n\tb="
         self._unsigned = unsigned = text.encode()
         # The signature's own field comes last, without a line end (section 3.7).
@@ -251,11 +255,13 @@ class DKIMSigning:
         return [self._wanted]
 
     def finish(self, signatures: Sequence[bytes]) -> Rewritten:
-        """Return the field, which stands in front of the message.
+        """Return the field, which stands in front of the message; nothing if it is signed already.
 
         Raises:
             SigningError: the signature is not by the key of the DNS record, if that was looked up.
         """
+        if not signatures:
+            return Rewritten(b"")
         (signature,) = signatures
         record = self._dkim.record
         if record is not None and self._wanted is not None and public_key_of(self._dkim.signer) is None:
@@ -319,6 +325,16 @@ def relaxed_field(octets: bytes) -> bytes:
     if b"\r" in value or b"\t" in value or b"  " in value:
         value = _BLANKS.sub(b" ", value.replace(b"\r\n", b""))
     return b"%b:%b\r\n" % (name.rstrip(b" \t").lower(), value.strip(b" "))
+
+
+def _is_signature(field: Field, dkim: DKIM, body: str) -> bool:
+    """Tell whether a field is a signature of the domain and selector of `dkim` about a body of this hash."""
+    if field.name != "dkim-signature":
+        return False
+    text = b"".join(field.octets.partition(b":")[2].split()).decode("latin-1")
+    tags = {name: value for name, _, value in [tag.partition("=") for tag in text.split(";")]}
+    made_by = (tags.get("d", "").lower(), tags.get("s", "").lower())
+    return made_by == (dkim.domain, dkim.selector.lower()) and tags.get("bh") == body
 
 
 # --- the arguments -------------------------------------------------------------------------------------------

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NoReturn
+from typing import IO, Any, NoReturn
 
 import pytest
 
@@ -34,6 +34,14 @@ def require_root(what: str) -> None:
     """Skips the test that asked when we are not root."""
     if not hasattr(os, "geteuid") or os.geteuid() != 0:
         unavailable(f"{what} can only be started by root")
+
+
+def lock(file: IO[Any], *, wait: bool = True) -> None:
+    """Locks a file against other processes; without `wait`, one that is locked is an OSError."""
+    # Windows has no such module, and runs tests that need no server.
+    import fcntl
+
+    fcntl.flock(file, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 @contextmanager
