@@ -14,6 +14,11 @@ import pytest
 HOST = "127.0.0.1"
 SEARCH_PATH = os.pathsep.join([os.environ.get("PATH", os.defpath), "/usr/local/sbin", "/usr/sbin", "/sbin"])
 
+#: Marks of tests that need what not every system has.
+needs_modes = pytest.mark.skipif(os.name != "posix", reason="modes and owners of files are those of POSIX")
+needs_named_pipes = pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes in a directory")
+needs_proc = pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="the open files cannot be listed")
+
 
 def unavailable(reason: str) -> NoReturn:
     """Skips the test that asked for a server; fails it where SMTP_ASYNC_REQUIRE_SERVERS=1."""
