@@ -3,6 +3,7 @@
 import asyncio
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -328,6 +329,41 @@ class TestSpool:
                 async with client_of(server, **options) as client:
                     with pytest.raises(InvalidArgument, match="the client signs and the spool does not"):
                         QueueProcessor(spool, client)
+
+    @pytest.mark.parametrize("group", ["client", "send"])
+    async def test_a_processor_signs_what_was_put_unsigned(self, group: str, tmp_path: Path) -> None:
+        once = tuple([replace(one, unless_signed=True) for one in BOTH])
+        options = {"sign": once} if group == "client" else {"send": SendOptions(sign=once)}
+        path = tmp_path / "spool"
+        async with DirectorySpool(path, create=True, sign=RELAXED) as signing:
+            await signing.put(mail(subject="signed by one"))
+        async with (
+            DirectorySpool(path) as spool,
+            speaking() as server,
+            client_of(server, **options) as client,
+        ):
+            await spool.put(mail(subject="signed by none"))
+            # So large that it is read from the disk while it is sent.
+            await spool.put(mail(subject="large", text="x" * 70 + "\n" + "y\n" * 400_000))
+            report = await QueueProcessor(spool, client).run_once()
+            assert len(report.sent) == 3
+            assert {one.subject: by_dkimpy(one.data) for one in server.messages} == {
+                "signed by one": [True, True],
+                "signed by none": [True, True],
+                "large": [True, True],
+            }
+
+    async def test_what_a_processor_cannot_sign_is_not_sent(self) -> None:
+        async def out_of_order(request: SignRequest) -> bytes:
+            raise OSError("no token")
+
+        once = DKIM("example.com", "r", ExternalSigner(ask=out_of_order), unless_signed=True)
+        async with MemorySpool() as spool, speaking() as server, client_of(server, sign=once) as client:
+            id = await spool.put(mail())
+            report = await QueueProcessor(spool, client).run_once()
+            [deferred] = report.deferred
+            assert deferred.id == id and "the signer raised OSError" in deferred.reason
+            assert "MAIL" not in verbs(server)
 
     @pytest.mark.parametrize("what", ["raises", "hangs", "returns rubbish", "another key"])
     async def test_what_cannot_be_signed_is_not_stored(self, what: str, tmp_path: Path) -> None:

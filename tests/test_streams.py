@@ -44,6 +44,7 @@ from smtp_async.errors import (
 from smtp_async.testing import RecordingSink, ScriptedServer, close, default, delay, reply, reset
 from smtp_async.testing.records import ReceivedMessage
 from tests.lab import SENDER, client_of, every_loop, gathered, impatient, mail, speaking, until, until_cut
+from tests.servers.machine import needs_proc
 from tests.sources.conftest import loops_have_run, no_open_files
 from tests.sources.origins import (
     AGAIN,
@@ -56,7 +57,6 @@ from tests.sources.origins import (
     async_generated,
     cut,
     generated,
-    needs_proc,
     open_files,
     opened_below,
     path_of,

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from ..about import build_info
 from ..client.options import ClientOptions
@@ -35,7 +36,28 @@ from .token import token
 
 __all__ = ["app"]
 
+
+class _Commands(TyperGroup):
+    """The commands, whose errors about a value say what is wrong with it."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command that was named."""
+        try:
+            return super().invoke(ctx)
+        except typer.BadParameter as error:
+            error.message = _of_value(error.message)
+            raise
+
+
+def _of_value(problem: str) -> str:
+    """Return what is wrong with a value, without the words that typer takes over from its validator."""
+    problem = problem.removeprefix("Value error, ").partition(", unable to parse")[0]
+    should = problem.removeprefix("Input should be ")
+    return problem if should == problem else f"it should be {should}"
+
+
 app = typer.Typer(
+    cls=_Commands,
     help="Send mail, queue it, catch it, check a mail server, get a token for it, or watch a demonstration.",
     epilog=EXPLAINED,
     no_args_is_help=True,

@@ -44,18 +44,23 @@ class SigningOptions:
         str | None, typer.Option(metavar="NAME", help="The selector of the key, as the DNS has it.")
     ] = None
     dkim_domain: Annotated[
-        str | None, typer.Option(metavar="DOMAIN", help="The domain that signs; that of --from by default.")
+        str | None,
+        typer.Option(
+            metavar="DOMAIN",
+            help="The domain that signs; by default that of the author: --from, or from of the account.",
+        ),
     ] = None
     dkim_check: Annotated[
         bool,
         typer.Option("--dkim-check", help="First look whether the DNS has this key for the selector."),
     ] = False
 
-    def signatures(self, sender: str | None) -> tuple[DKIM, ...]:
+    def signatures(self, sender: str | None, *, unless_signed: bool = False) -> tuple[DKIM, ...]:
         """Return how the message is signed; nothing without a key.
 
         Args:
-            sender: the text of --from.
+            sender: the author, whose domain signs if no other is named.
+            unless_signed: leave messages alone that this key has signed before.
 
         Raises:
             InvalidArgument: an option is missing, or invalid.
@@ -69,7 +74,8 @@ class SigningOptions:
             raise InvalidArgument("--dkim-key needs --dkim-selector")
         domain = self.dkim_domain or _domain_of(sender)
         key = KeySigner.load(self.dkim_key, os.environ.get(DKIM_PASSWORD_VARIABLE))
-        return (DKIM(domain, self.dkim_selector, key, check_record=self.dkim_check),)
+        check = self.dkim_check
+        return (DKIM(domain, self.dkim_selector, key, check_record=check, unless_signed=unless_signed),)
 
 
 def signing_of(account: Account) -> SigningOptions:
@@ -84,7 +90,7 @@ def signing_of(account: Account) -> SigningOptions:
 def _domain_of(sender: str | None) -> str:
     authors = parse_list(sender or "")
     if not authors:
-        raise InvalidArgument("--dkim-key needs --dkim-domain or --from")
+        raise InvalidArgument("--dkim-key needs --dkim-domain, or an author: --from, or an account with from")
     return authors[0].ascii_domain
 
 

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from typing import TYPE_CHECKING, Annotated, Final, NamedTuple
@@ -17,12 +17,14 @@ from ..client.client import SMTPClient
 from ..client.options import ClientOptions
 from ..errors import SMTPError
 from ..events import PITrail
+from ..model.signing import MessageSigner
 from ..model.timeouts import Timeouts
 from ..pool.limits import PoolLimits
 from ..processor import OnUnknown, ProcessorOptions, QueueProcessor, QueueReport, RetryPolicy
 from ..spool.contract import Spool
 from .accounts import AccountOptions
 from .console import AllowChanges, console_of
+from .dkim import SigningOptions
 from .exits import Exit, exit_for_report
 from .log import log_on
 from .option_groups import grouped
@@ -102,12 +104,12 @@ class ProcessingOptions:
         ),
     ] = 60.0
 
-    def client_options(self) -> ClientOptions:
-        """Return the options of the client."""
+    def client_options(self, sign: Sequence[MessageSigner]) -> ClientOptions:
+        """Return the options of a client that signs so."""
         pool = PoolLimits(max_connections=self.connections or self.concurrency or CONNECTIONS)
         # A TLS port that is spoken to in clear stays silent until the greeting times out, and then an error says so.
         # When the client is closed, messages being sent have had the processor's grace.
-        return ClientOptions(pool=pool, timeouts=Timeouts(greeting=30.0, close=1.0))
+        return ClientOptions(pool=pool, timeouts=Timeouts(greeting=30.0, close=1.0), sign=sign)
 
     def processor(self, spool: Spool, client: SMTPClient) -> QueueProcessor:
         """Return the processor."""
@@ -130,6 +132,7 @@ def process(
     chosen: AccountOptions,
     processing: ProcessingOptions,
     access: Access,
+    signing: SigningOptions,
     page: WebOptions,
     once: Annotated[
         bool, typer.Option("--once", help="Try every job that is due once, and end; the exit code tells.")
@@ -157,7 +160,9 @@ def process(
     """
     output = Output()
     with output.errors_as_sentences():
-        client = client_for(server, access, processing.client_options(), chosen.chosen())
+        account = chosen.chosen()
+        sign = signing.signatures(None if account is None else account.sender, unless_signed=True)
+        client = client_for(server, access, processing.client_options(sign), account)
         if verbose:
             client.on(PITrail, output.trail)
         shown = None if web is None else _Page(page.address(web), allow_changes)

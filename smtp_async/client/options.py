@@ -281,12 +281,15 @@ def parse_url(url: Secret, options: ClientOptions) -> dict[str, Any]:
 
 def _read_url(url: Secret, options: ClientOptions) -> dict[str, Any] | str:
     """Return the fault as a text instead of raising it, because the frame holds the password."""
+    # Not the text of an error, which may repeat the URL.
     try:
         parts = urlsplit(url.reveal())
+    except ValueError:
+        return "its host is not a name or an address; an IPv6 address stands in brackets"
+    try:
         port = parts.port
-    except ValueError as error:
-        # Not the error's text, which may repeat the URL.
-        return type(error).__name__
+    except ValueError:
+        return "its port is not a number up to 65535; / ? # @ : in a user or password are written %2F %3F %23 %40 %3A"
     security = _SCHEMES.get(parts.scheme)
     if security is None or parts.query or parts.fragment:
         return f"the schemes are {', '.join(_SCHEMES)}"

@@ -65,6 +65,14 @@ def _email_setting(mailer: bool, name: str, default: Any, given: Any) -> Any:
     return default if mailer else getattr(settings, f"EMAIL_{name}")
 
 
+def _wrong(alias: str | None, problem: str) -> ImproperlyConfigured:
+    """Return the error for wrong settings: that of a mailer, which Django has since 6.1, if there is one."""
+    of_mailer: Any = getattr(django_mail, "InvalidMailer", None)
+    if alias is None or of_mailer is None:
+        return ImproperlyConfigured(problem)
+    return cast(ImproperlyConfigured, of_mailer(problem, alias=alias))
+
+
 class EmailBackend(BaseEmailBackend):
     """Send over the connections of a client that all threads and event loops of the process share.
 
@@ -84,8 +92,9 @@ class EmailBackend(BaseEmailBackend):
         options: of the client; None takes `SMTP_ASYNC["options"]`.
 
     Raises:
-        ValueError: both `use_tls` and `use_ssl`.
-        ImproperlyConfigured: there is no host, or SMTP_ASYNC has an unknown key.
+        ValueError: both `use_tls` and `use_ssl`, without a mailer.
+        ImproperlyConfigured: there is no host, or SMTP_ASYNC has an unknown key; for a mailer it is Django's
+            `InvalidMailer`, also for `use_tls` together with `use_ssl`.
     """
 
     def __init__(
@@ -107,16 +116,20 @@ class EmailBackend(BaseEmailBackend):
     ) -> None:
         super().__init__(**kwargs)
         self.fail_silently = fail_silently
-        # For a mailer of MAILERS, its OPTIONS are everything.
-        alias = kwargs.get("alias")
-        setting = partial(_email_setting, alias is not None)
+        # For a mailer of MAILERS, its OPTIONS are everything. Django refuses to read the settings beside MAILERS.
+        alias: str | None = kwargs.get("alias")
+        setting = partial(_email_setting, alias is not None or hasattr(settings, "MAILERS"))
         self.use_tls: bool = setting("USE_TLS", False, use_tls)
         self.use_ssl: bool = setting("USE_SSL", False, use_ssl)
         if self.use_ssl and self.use_tls:
+            if alias is not None:
+                raise _wrong(alias, "use_tls and use_ssl exclude each other: set one of them to True")
             raise ValueError("EMAIL_USE_TLS and EMAIL_USE_SSL exclude each other: set one of them to True")
         self.host: str = setting("HOST", "", host or None)
         if not self.host:
-            raise ImproperlyConfigured(f"no host is named by the mailer {alias or 'default'!r}")
+            raise _wrong(
+                alias, "no mail server is named: set host in its OPTIONS" if alias else "no host is named"
+            )
         usual = 465 if self.use_ssl else 587 if self.use_tls else 25
         self.port: int = setting("PORT", usual, port or None)
         self.username: str | None = setting("HOST_USER", None, username)
@@ -253,8 +266,8 @@ class SpoolEmailBackend(BaseEmailBackend):
         self.fail_silently = fail_silently
         self.spool = spool or _setting("spool")
         if self.spool is None:
-            raise ImproperlyConfigured(
-                'SMTP_ASYNC["spool"] names no spool: a directory, or what makes a Spool'
+            raise _wrong(
+                kwargs.get("alias"), 'SMTP_ASYNC["spool"] names no spool: a directory, or what makes a Spool'
             )
         named = database or _setting("database")
         self._alias_named = named is not None

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import re
 from binascii import b2a_base64
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
 from dataclasses import KW_ONLY, dataclass, field
 from typing import Any, Final, Literal, NamedTuple
 
@@ -84,6 +84,7 @@ class DKIM:
         check_record: ask the DNS for the key's record before the first message is signed and once an hour, and refuse
             to sign where the record is missing or has another key. True asks the system's DNS servers; an async
             callable is given the name, and returns the texts of its TXT records.
+        unless_signed: leave a message as it is that has a signature of this domain and selector about the same body.
 
     Raises:
         InvalidArgument: a value that is not allowed, or a key that is too short or of another kind.
@@ -102,6 +103,7 @@ class DKIM:
     timestamp: bool = True
     expires: float | None = None
     check_record: bool | Lookup = False
+    unless_signed: bool = False
     signer: Signer = field(init=False, repr=False, compare=False)
     # What is the same in every signature.
     _fixed: str = field(init=False, repr=False, compare=False)
@@ -193,7 +195,9 @@ class DKIM:
             raise SigningError("a message without From cannot be signed (RFC 6376 section 5.4)")
         if self.only_for is not None and not _is_by(fields_of(header)[0], self.only_for):
             return None
-        return DKIMSigning(self, plan, fields, now)
+        return DKIMSigning(
+            self, plan, fields, now, _signed_bodies(header, self) if self.unless_signed else ()
+        )
 
     def _first_lines(self) -> str:
         algorithm = {"rsa": "rsa-sha256", "ed25519": "ed25519-sha256"}[self.signer.key_algorithm]
@@ -229,14 +233,18 @@ class DKIM:
 class DKIMSigning:
     """The signing of one message by one key."""
 
-    __slots__ = ("_body", "_dkim", "_fields", "_now", "_plan", "_unsigned", "_wanted")
+    __slots__ = ("_body", "_dkim", "_fields", "_now", "_plan", "_signed_bodies", "_unsigned", "_wanted")
 
-    def __init__(self, dkim: DKIM, plan: _Plan, fields: str, now: float) -> None:
+    def __init__(
+        self, dkim: DKIM, plan: _Plan, fields: str, now: float, signed_bodies: Collection[str]
+    ) -> None:
         self._dkim = dkim
         self._plan = plan
         # Those that are signed, as they are hashed.
         self._fields = fields
         self._now = now
+        # Hashes of bodies for which the message has a signature of this kind.
+        self._signed_bodies = signed_bodies
         self._body = BodyHash(hashlib.sha256(), relaxed=dkim.body == "relaxed")
         self._unsigned = ""
         self._wanted: ToSign | None = None
@@ -246,9 +254,11 @@ class DKIMSigning:
         self._body.feed(data)
 
     def end(self) -> list[ToSign]:
-        """Take the end of the body, and return the one thing that has to be signed."""
+        """Take the end of the body, and return the one thing that has to be signed; nothing if it is signed already."""
         dkim, plan = self._dkim, self._plan
         body = b2a_base64(self._body.digest(), newline=False).decode()
+        if body in self._signed_bodies:
+            return []
         own = f"{plan.first}{dkim.times(self._now)}{plan.names}\r\n\tbh={body};\r\n\tb="
         self._unsigned = own
         if dkim.header == "relaxed":
@@ -261,11 +271,13 @@ class DKIMSigning:
         return [self._wanted]
 
     def finish(self, signatures: Sequence[bytes]) -> Rewritten:
-        """Return the field, which stands in front of the message.
+        """Return the field, which stands in front of the message; nothing if it is signed already.
 
         Raises:
             SigningError: the signature is not by the key of the DNS record, if that was looked up.
         """
+        if not signatures:
+            return Rewritten(b"")
         (signature,) = signatures
         record = self._dkim.record
         if record is not None and self._wanted is not None and public_key_of(self._dkim.signer) is None:
@@ -380,6 +392,18 @@ def relaxed_field(octets: bytes) -> bytes:
     if b"\r" in value or b"\t" in value or b"  " in value:
         value = _BLANKS.sub(b" ", value.replace(b"\r\n", b""))
     return b"%b:%b\r\n" % (name.rstrip(b" \t").lower(), value.strip(b" "))
+
+
+def _signed_bodies(header: bytes, dkim: DKIM) -> set[str]:
+    """Return the hashes of the body, as `bh=` has them, in the signatures of the domain and selector of `dkim`."""
+    found = set()
+    for one in fields_of(header)[0]:
+        if one.name == "dkim-signature":
+            text = b"".join(one.octets.partition(b":")[2].split()).decode("latin-1")
+            tags = {name: value for name, _, value in [tag.partition("=") for tag in text.split(";")]}
+            if (tags.get("d", "").lower(), tags.get("s", "").lower()) == (dkim.domain, dkim.selector.lower()):
+                found.add(tags.get("bh", ""))
+    return found
 
 
 # --- the arguments -------------------------------------------------------------------------------------------

@@ -79,6 +79,7 @@ class SMIMESignature:
 
     #: The message is rebuilt, so that the next way of signing is given what this one has made.
     prepends = False
+    unless_signed = False
 
     def __post_init__(self) -> None:
         demand_asn1()
@@ -276,6 +277,7 @@ class SMIMEEncryption:
 
     #: The message is rebuilt, so that the next way of signing is given what this one has made.
     prepends = False
+    unless_signed = False
 
     def __post_init__(self) -> None:
         demand_asn1()

@@ -249,11 +249,16 @@ class MessageSigner(Protocol):
     Attributes:
         prepends: it only adds fields in front of the header, so that the next one can be given the same octets. Others
             rebuild the message, which may take so long that their `finish` is called in a thread.
+        unless_signed: it leaves a message alone that it has signed before, so it may be given the same message twice.
     """
 
     @property
     def prepends(self) -> bool:
         """Whether it only adds fields in front of the header."""
+
+    @property
+    def unless_signed(self) -> bool:
+        """Whether it leaves a message alone that it has signed before."""
 
     def begin(self, header: bytes, now: float) -> Signing | None:
         """Begin to sign a message; None if this message is not one to be signed by this one.

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Sequence
 from contextvars import ContextVar
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final
@@ -19,6 +19,7 @@ from ..errors import LeaseLost, MissingRecipient, OutcomeUnknown, SMTPError, Spo
 from ..events import JobDeferred, JobFailed, JobSent, JobStarted
 from ..model.envelope import NOBODY
 from ..model.receipt import Outcome, Receipt
+from ..model.signing import MessageSigner
 from ..spool.contract import Lease
 from ..spool.entry import Entry
 from .breakers import Breakers
@@ -89,6 +90,7 @@ class Attempts:
         reports: reports failures and delays to senders.
         events: receives the results.
         telemetry: is told of each attempt.
+        sign: how messages are signed that were put unsigned.
     """
 
     def __init__(
@@ -104,6 +106,7 @@ class Attempts:
         reports: SenderReports,
         events: EventSink,
         telemetry: DeliveryTelemetry | None = None,
+        sign: Sequence[MessageSigner] = (),
     ) -> None:
         self._client: Final = client
         self._telemetry: Final = telemetry
@@ -115,15 +118,14 @@ class Attempts:
         self._writer: Final = writer
         self._reports: Final = reports
         self._events: Final = events
-        # A refused recipient never stops the message for the others, because each recipient is judged alone. What is in
-        # a spool was signed when it was put, and its octets are the same in each attempt.
+        # A refused recipient never stops the message for the others, because each recipient is judged alone.
         self._send_options: Final = replace(
             client.options.send,
             must_accept=NOBODY,
             split=True,
             before_end_of_data=_write_mark if options.marking == "each" else None,
             require_to=False,
-            sign=(),
+            sign=sign,
         )
 
     async def run(self, lease: Lease) -> None:

@@ -18,6 +18,7 @@ from ..events import JobQueued
 from ..hooks import Observed
 from ..model.address import Address
 from ..model.envelope import Recipient
+from ..model.signing import MessageSigner, signers_of
 from ..spool.contract import Spool
 from .attempt import Attempts
 from .breakers import Breakers
@@ -65,7 +66,7 @@ class QueueProcessor(Observed):
     Raises:
         InvalidArgument: `concurrency` is not an integer above 0, there is neither a client nor routes, or a client
             signs what it sends and the spool does not: messages are signed when they are put, so these would leave
-            unsigned.
+            unsigned. A client whose `DKIM` are `unless_signed` signs in each attempt what was put unsigned.
     """
 
     def __init__(
@@ -116,12 +117,9 @@ class QueueProcessor(Observed):
         """Return a new lane for a client.
 
         Raises:
-            InvalidArgument: the client signs what it sends and the spool does not.
+            InvalidArgument: the client signs what it sends, again in each attempt, and the spool does not.
         """
-        if (client.options.sign or client.options.send.sign) and not getattr(self._spool, "sign", ()):
-            raise InvalidArgument(
-                "the client signs and the spool does not: a spool signs when a message is put, so give it sign="
-            )
+        sign = self._signers(client)
         retry, options, control = self._retry, self._options, self._control
         breakers = Breakers(
             retry,
@@ -154,6 +152,7 @@ class QueueProcessor(Observed):
             ),
             events=self._events,
             telemetry=deliveries,
+            sign=sign,
         )
         return Lane(
             client.host,
@@ -163,6 +162,19 @@ class QueueProcessor(Observed):
             control=control,
             monotonic=options.monotonic,
         )
+
+    def _signers(self, client: SMTPClient) -> Sequence[MessageSigner]:
+        """Return how the client signs what the spool holds; raises as `_lane`."""
+        own = client.options.send.sign
+        sign = signers_of(client.options.sign if own is None else own)
+        if all([one.unless_signed for one in sign]):
+            return sign
+        if not getattr(self._spool, "sign", ()):
+            raise InvalidArgument(
+                "the client signs and the spool does not: a spool signs when a message is put, so give it sign=, "
+                "or the client DKIM(…, unless_signed=True)"
+            )
+        return ()
 
     def __repr__(self) -> str:
         s = self.statistics()

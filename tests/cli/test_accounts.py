@@ -127,6 +127,19 @@ def test_mail_is_signed_by_the_key_of_the_account(shell, account, submission, tm
     assert ["d=example.com" in one.parsed["DKIM-Signature"] for one in submission.messages] == [True, True]
 
 
+def test_the_queue_is_signed_by_the_key_of_the_account(shell, account, submission, tmp_path):
+    key, spool = tmp_path / "dkim.pem", tmp_path / "spool"
+    assert shell(f"dkim-key --domain example.com --selector s --type ed25519 --out {key}").exit_code == 0
+    account(f'{PASSWORD}\nspool = "{spool}"\ndkim = {{selector = "s", key = "{key}"}}')
+    # The second one is put by a program that knows neither account nor key.
+    assert shell("queue add --create --to bob@example.org --text Hi").exit_code == 0
+    people = "--from ann@example.com --to bob@example.org"
+    assert shell(f"queue add --spool {spool} {people} --text Hi").exit_code == 0
+    assert shell("process --once").exit_code == 0
+    found = [one.parsed.get_all("DKIM-Signature") for one in submission.messages]
+    assert [len(one) for one in found] == [1, 1] and all("d=example.com" in one for [one] in found)
+
+
 def test_several_accounts_and_no_default(shell, configured):
     configured('[accounts.a]\nurl = "a.example"\n[accounts.b]\nurl = "b.example"\n')
     done = shell(MAIL)

@@ -42,6 +42,21 @@ def test_a_wrong_command_line_exits_with_2(shell, line):
     assert shell(line).exit_code == Exit.USAGE
 
 
+@pytest.mark.parametrize(
+    ("line", "problem"),
+    [
+        ("queue ls --spool x --state lost", "'--state': 'lost' is not one of 'queued', 'sending'"),
+        ("demo --count none", "'--count': "),
+        ("demo --count 0", "'--count': "),
+        ("check x --timeout soon", "'--timeout': "),
+    ],
+)
+def test_a_wrong_value_is_named_in_plain_words(shell, line, problem):
+    said = " ".join(shell(line, env={"COLUMNS": "500"}).stderr.split())
+    assert f"Invalid value for {problem}" in said
+    assert "Value error" not in said and "Input" not in said and "parse" not in said
+
+
 def test_the_package_runs_as_a_module():
     done = subprocess.run([sys.executable, "-m", "smtp_async", "--version"], capture_output=True, text=True)
     assert done.returncode == 0 and done.stdout.startswith(f"smtp_async {smtp_async.__version__}\n")

@@ -105,4 +105,4 @@ def test_without_an_author_the_domain_is_needed(shell, tmp_path):
     done = shell(
         "send --server localhost:1 --to bob@example.org --text Hi --dkim-selector s1 --dkim-key", path
     )
-    assert done.exit_code == 2 and "needs --dkim-domain or --from" in done.stderr
+    assert done.exit_code == 2 and "needs --dkim-domain, or an author: --from" in done.stderr

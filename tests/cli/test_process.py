@@ -88,6 +88,17 @@ def test_a_queue_is_sent_through_a_proxy(run, serve, spool):
     assert asked.targets == [(server.host, server.port)] and len(server.messages) == 1
 
 
+def test_a_queue_is_signed(run, serve, spool, shell, tmp_path):
+    put(spool, "bob@example.org")
+    server, key = serve(), tmp_path / "dkim.pem"
+    assert shell(f"dkim-key --domain example.com --selector s --type ed25519 --out {key}").exit_code == 0
+    line = f"--dkim-key {key} --dkim-selector s"
+    done = run(server.url, line)
+    assert done.exit_code == Exit.USAGE and "--dkim-key needs --dkim-domain, or an author" in done.stderr
+    assert run(server.url, f"{line} --dkim-domain example.com").exit_code == 0
+    assert "d=example.com" in server.messages[0].parsed["DKIM-Signature"]
+
+
 def test_a_proxy_that_refuses_leaves_the_queue_as_it_was(run, serve, spool):
     [one] = put(spool, "bob@example.org")
     server = serve()

@@ -98,6 +98,18 @@ class TestMaking:
                 await client.send(mail())
             assert server.messages[0].user == "ann@example.com"
 
+    @pytest.mark.parametrize(
+        ("url", "fault"),
+        [
+            ("smtp://ann:can/ary@mx.test", "its port .* %2F"),
+            ("smtp://[::1", "IPv6 address stands in brackets"),
+        ],
+        ids=["port", "host"],
+    )
+    def test_from_url_says_what_is_wrong(self, url: str, fault: str) -> None:
+        with pytest.raises(InvalidArgument, match=f"not a URL of a mail server: .*{fault}"):
+            SMTPClient.from_url(url)
+
     def test_from_url_keeps_the_options(self) -> None:
         client = SMTPClient.from_url("lmtp://mx.test", options=ClientOptions(hello="me.test"))
         assert client.options == ClientOptions(hello="me.test", lmtp=True)

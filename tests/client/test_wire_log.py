@@ -27,6 +27,7 @@ from smtp_async.testing import close, raw, reply
 from tests.lab import client_of, gathered, mail, speaking, trusting
 from tests.servers import PASSWORD, USER
 from tests.servers.exim import Exim
+from tests.servers.machine import needs_proc
 from tests.servers.pki import Pki
 from tests.servers.postfix import Postfix
 
@@ -117,6 +118,7 @@ async def test_what_fails_is_marked_and_nothing_forges_a_line(answer: Any) -> No
 
 
 class TestFiles:
+    @needs_proc
     async def test_a_file_is_appended_to_and_closed_with_the_client(self, tmp_path: Path) -> None:
         path = tmp_path / "wire.log"
         for _ in range(2):

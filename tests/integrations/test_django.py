@@ -20,6 +20,8 @@ if not settings.configured:
             "postgresql": {"ENGINE": "django.db.backends.postgresql"},
         },
         EMAIL_BACKEND="smtp_async.integrations.django.EmailBackend",
+        # Django 4.2 reports every error that it logs with all settings, and none may be empty.
+        SECRET_KEY="only for these tests",
         USE_TZ=True,
     )
     django.setup()
@@ -290,6 +292,84 @@ class TestSettings:
         with override_settings(SMTP_ASYNC={"options": options}):
             assert letter(1).send() + letter(2).send() == 2
         assert connections_of(sink) == 1
+
+
+@pytest.mark.skipif(django.VERSION < (6, 1), reason="MAILERS came with Django 6.1")
+class TestMailers:
+    def mailer(self, backend: type = EmailBackend, **options: Any) -> Any:
+        place = f"{backend.__module__}.{backend.__name__}"
+        return override_settings(MAILERS={"default": {"BACKEND": place, "OPTIONS": options}})
+
+    def made(self, backend: type = EmailBackend, **options: Any) -> Any:
+        with self.mailer(backend, **options):
+            return cast(Any, django_mail).mailers["default"]
+
+    @pytest.mark.parametrize("use_ssl", [False, True])
+    def test_its_options_are_those_of_djangos_own(self, use_ssl: bool, pki: Pki) -> None:
+        server = RecordingSink(
+            ssl_context=pki.server_context(ask_client=True), users={"ann": "secret"}, implicit_tls=use_ssl
+        )
+        options = ClientOptions(tls=TLSOptions(trust=TrustOptions(ca_file=pki.ca_file)))
+        with (
+            ServerThread(server) as sink,
+            override_settings(SMTP_ASYNC={"options": options}),
+            self.mailer(
+                host="localhost",
+                port=sink.port,
+                username="ann",
+                password="secret",
+                use_tls=not use_ssl,
+                use_ssl=use_ssl,
+                ssl_certfile=str(pki.client.certificate),
+                ssl_keyfile=str(pki.client.key),
+                timeout=7,
+            ),
+        ):
+            assert cast(Any, django_mail).mailers.default.timeout == 7
+            assert send_mail("Hello", "Hi\n", ANN, [BOB]) == 1
+        assert (server.messages[0].user, server.messages[0].tls) == ("ann", True)
+
+    def test_a_time_limit(self, sink: Any) -> None:
+        sink.on("MAIL", stall())
+        with self.mailer(host=sink.host, port=sink.port, timeout=0.2), pytest.raises(NotSent) as caught:
+            letter().send()
+        assert isinstance(caught.value, Timeout) or isinstance(caught.value.__cause__, Timeout)
+
+    def test_the_usual_port_is_that_of_the_kind_of_tls(self) -> None:
+        def port(**options: Any) -> int:
+            return int(self.made(host="mx.test", **options).port)
+
+        assert (port(), port(use_tls=True), port(use_ssl=True)) == (25, 587, 465)
+
+    @pytest.mark.parametrize(
+        ("backend", "options", "problem"),
+        [
+            (EmailBackend, {}, "no mail server is named: set host"),
+            (EmailBackend, {"host": "mx.test", "use_tls": True, "use_ssl": True}, "exclude each other"),
+            (EmailBackend, {"host": "mx.test", "use_tsl": True}, "use_tsl"),
+            (SpoolEmailBackend, {}, "names no spool"),
+        ],
+        ids=["no host", "both kinds of TLS", "unknown", "no spool"],
+    )
+    def test_wrong_options(self, backend: type, options: dict[str, Any], problem: str) -> None:
+        with pytest.raises(cast(Any, django_mail).InvalidMailer, match=rf"'default'.*{problem}"):
+            self.made(backend, **options)
+
+    def test_a_spool(self, tmp_path: Path) -> None:
+        with self.mailer(SpoolEmailBackend, spool=tmp_path / "spool"):
+            assert send_mail("Hello", "Hi\n", ANN, [BOB]) == 1
+        assert subjects(tmp_path / "spool") == ["Hello"]
+
+    async def test_asend_mail_by_its_name(self, sink: Any) -> None:
+        with self.mailer(host=sink.host, port=sink.port):
+            assert await asend_mail("Hello", "Hi\n", ANN, [BOB], using="default") == 1
+        assert [message.subject for message in sink.messages] == ["Hello"]
+
+    def test_a_backend_of_arguments_beside_mailers(self, sink: Any) -> None:
+        """Django does not let the EMAIL_* settings be read then."""
+        with self.mailer(host="mx.test"):
+            assert EmailBackend(host=sink.host, port=sink.port).send_messages([letter()]) == 1
+        assert len(sink.messages) == 1
 
 
 class TestAsync:

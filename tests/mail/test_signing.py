@@ -434,6 +434,7 @@ class Wrapping:
     """A way of signing that makes another message: what S/MIME does."""
 
     prepends = False
+    unless_signed = False
 
     def __init__(self, *, keep: bool) -> None:
         self.keep = keep

@@ -265,6 +265,49 @@ def test_a_body_has_the_hash_that_dkimpy_computes(lines: list[bytes], size: int,
     assert verified(signed(signer, body=body, size=size), signer)
 
 
+class TestUnlessSigned:
+    ONCE = DKIM("example.com", "e", ED25519, unless_signed=True)
+
+    def again(self, message: bytes, signer: DKIM = ONCE) -> bytes | None:
+        """Sign a message, and return what is put in front of it; None if nothing had to be signed."""
+        header, _, body = message.partition(b"\r\n\r\n")
+        signing = signer.begin(header + b"\r\n\r\n", NOW)
+        assert signing is not None
+        signing.feed(body)
+        if wanted := signing.end():
+            return signing.finish([KeySigner(signer.key).sign(one) for one in wanted]).before
+        assert signing.finish([]) == Rewritten(b"")
+        return None
+
+    def test_a_message_that_is_signed_stays_as_it_is(self) -> None:
+        message = signed(self.ONCE)
+        assert verified(message, self.ONCE) and self.again(message) is None
+        # However the field is folded, and wherever it stands.
+        folded_anew = message.replace(b"; d=example.com;", b";\r\n d = Example.COM ;", 1)
+        assert folded_anew != message and self.again(b"Received: from a by b\r\n" + folded_anew) is None
+
+    @pytest.mark.parametrize(
+        "other",
+        [
+            DKIM("example.com", "f", ED25519),
+            DKIM("example.org", "e", ED25519),
+            DKIM("example.com", "e", ED25519, body="simple"),
+        ],
+        ids=["selector", "domain", "canonicalization"],
+    )
+    def test_other_signatures_do_not_count(self, other: DKIM) -> None:
+        assert self.again(signed(other)) is not None
+
+    def test_a_signature_about_another_body_does_not_count(self) -> None:
+        changed = signed(self.ONCE) + b"-- \r\nThe mailing list\r\n"
+        again = self.again(changed)
+        assert again is not None and verified(again + changed, self.ONCE)
+
+    def test_others_sign_again(self) -> None:
+        signer = DKIM("example.com", "e", ED25519)
+        assert self.again(signed(signer), signer) is not None
+
+
 def test_two_signatures_stand_side_by_side() -> None:
     first, second = DKIM("example.com", "r", RSA), DKIM("example.org", "e", ED25519)
     one, two = signed(first), signed(second)

@@ -3,7 +3,6 @@
 import json
 import os
 import pickle
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +21,7 @@ from smtp_async import Secret
 from smtp_async.errors import FileError, InvalidArgument
 from smtp_async.oauth.assertion import KeyFile, SigningKey, parse_key_file
 from tests.oauth.owners import owned_by
+from tests.servers.machine import needs_modes
 
 
 def pem(key: Any, encryption: Any = None, form: PrivateFormat = PrivateFormat.PKCS8) -> str:
@@ -101,7 +101,7 @@ def test_any_content(found: Any) -> None:
     assert key is None or (isinstance(found, dict) and key.client_email == found["client_email"])
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="modes are those of POSIX")
+@needs_modes
 class TestOwners:
     @pytest.fixture
     def path(self, tmp_path: Path) -> Path:

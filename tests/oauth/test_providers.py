@@ -35,6 +35,7 @@ from smtp_async.testing import CancelManner, cancellations
 from tests.lab import other_tasks, until
 from tests.oauth.owners import owned_by
 from tests.oauth.server import AuthorizationServer, Form, Reply, error, token
+from tests.servers.machine import needs_modes
 
 SECRETS = ("canary-refresh-token", "canary-client-secret", "canary-access-token", "canary-rotated-token")
 
@@ -287,6 +288,7 @@ class TestFiles:
         await provider()
         assert "kept in memory only" in caplog.text
 
+    @needs_modes
     def test_a_file_of_another_user(
         self, authority: AuthorizationServer, path: Path, monkeypatch: Any
     ) -> None:
@@ -294,6 +296,7 @@ class TestFiles:
         with pytest.raises(FileError, match="belongs to another user"):
             self.provider(authority, path)
 
+    @needs_modes
     def test_a_file_that_others_may_read(self, authority: AuthorizationServer, path: Path) -> None:
         path.chmod(0o640)
         with pytest.raises(FileError, match="chmod 600"):

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from smtp_async import Secret
 from smtp_async.errors import FileError, InvalidArgument
 from smtp_async.oauth.token_file import TokenFile, parse_token_file, read_token_file, write_token_file
+from tests.servers.machine import needs_modes, needs_named_pipes
 
 FILE = TokenFile(
     provider="google",
@@ -55,6 +56,7 @@ def test_it_is_read_as_it_was_written(path: Path) -> None:
     assert FILE.endpoints.token == "https://auth.test/token"
 
 
+@needs_modes
 def test_only_its_owner_can_read_it_at_any_time(path: Path, monkeypatch: Any) -> None:
     modes: list[int] = []
     fsync, replaced = os.fsync, os.replace
@@ -106,6 +108,7 @@ def test_a_directory_that_is_not_there(tmp_path: Path) -> None:
         read_token_file(tmp_path / "no" / "token")
 
 
+@needs_modes
 @pytest.mark.parametrize("mode", [0o640, 0o604, 0o620, 0o666])
 def test_a_file_for_others_is_refused(path: Path, mode: int) -> None:
     write_token_file(path, FILE)
@@ -114,6 +117,7 @@ def test_a_file_for_others_is_refused(path: Path, mode: int) -> None:
         read_token_file(path)
 
 
+@needs_named_pipes
 def test_no_regular_file(path: Path) -> None:
     os.mkfifo(path)
     for one in (path, Path(os.devnull)):

@@ -1,6 +1,5 @@
 """Exim: the second opinion on everything that Postfix says, beside Postfix on the same machine."""
 
-import fcntl
 import hashlib
 import os
 import re
@@ -287,7 +286,7 @@ def _packages() -> list[Path]:
     cache = CACHE / f"exim-{state}"
     CACHE.mkdir(exist_ok=True)
     with (CACHE / "exim.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+        machine.lock(lock)
         if not cache.exists():
             for outdated in CACHE.glob("exim-*"):
                 shutil.rmtree(outdated)

@@ -7,12 +7,17 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NoReturn
+from typing import IO, Any, NoReturn
 
 import pytest
 
 HOST = "127.0.0.1"
 SEARCH_PATH = os.pathsep.join([os.environ.get("PATH", os.defpath), "/usr/local/sbin", "/usr/sbin", "/sbin"])
+
+#: Marks of tests that need what not every system has.
+needs_modes = pytest.mark.skipif(os.name != "posix", reason="modes and owners of files are those of POSIX")
+needs_named_pipes = pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes in a directory")
+needs_proc = pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="the open files cannot be listed")
 
 
 def unavailable(reason: str) -> NoReturn:
@@ -34,6 +39,14 @@ def require_root(what: str) -> None:
     """Skips the test that asked when we are not root."""
     if not hasattr(os, "geteuid") or os.geteuid() != 0:
         unavailable(f"{what} can only be started by root")
+
+
+def lock(file: IO[Any], *, wait: bool = True) -> None:
+    """Locks a file against other processes; without `wait`, one that is locked is an OSError."""
+    # Windows has no such module, and runs tests that need no server.
+    import fcntl
+
+    fcntl.flock(file, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 @contextmanager

@@ -3,7 +3,6 @@
 The data are in memory where the machine has a file system there, so that a test does not wait for a disk.
 """
 
-import fcntl
 import os
 import shutil
 import subprocess
@@ -59,7 +58,7 @@ def remove_abandoned(parent: Path) -> None:
     for lock in parent.glob(f"{PREFIX}*/{OWNER}"):
         try:
             with lock.open("rb") as file:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                machine.lock(file, wait=False)
                 shutil.rmtree(lock.parent, ignore_errors=True)
         except OSError:
             # Its owner lives, or another session has just removed it.
@@ -95,7 +94,7 @@ class Postgres:
         directory = Path(tempfile.mkdtemp(prefix=PREFIX, dir=parent))
         directory.chmod(0o755)
         lock = (directory / OWNER).open("wb")
-        fcntl.flock(lock, fcntl.LOCK_EX)
+        machine.lock(lock)
         data = directory / "data"
         data.mkdir(mode=0o700)
         if os.geteuid() == 0:

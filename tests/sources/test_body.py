@@ -15,6 +15,7 @@ from smtp_async.model.octets import base64_lines
 from smtp_async.sources import Body, RawSource, read_all, read_now
 from smtp_async.testing import CancelManner, CancelMoment, cancellations
 from tests.lab import PATIENCE, every_loop, turns, until
+from tests.servers.machine import needs_proc
 from tests.sources.origins import (
     AGAIN,
     AWAITED,
@@ -215,6 +216,7 @@ async def test_a_pass_needs_an_opening(tmp_path):
         await body.open()
 
 
+@needs_proc
 async def test_what_fails_to_open_closes_the_others(tmp_path):
     before = open_files()
     file, pipe = io.BytesIO(DATA), piped(b"x")
@@ -254,6 +256,7 @@ async def test_an_error_in_mid_body_has_its_cause(tmp_path):
 # --- waiting messages ----------------------------------------------------------------------------------------
 
 
+@needs_proc
 async def test_a_parked_body_holds_no_file(tmp_path):
     before = open_files()
     async with opened(Content([Source(path_of(DATA, tmp_path))] * 3)) as body:
@@ -376,6 +379,7 @@ async def test_a_copy_needs_a_place(tmp_path):
             await body.keep()
 
 
+@needs_proc
 async def test_only_what_needs_it_is_copied(tmp_path):
     before = open_files()
     async with opened(Content([Source(path_of(DATA, tmp_path)), Source(async_generated([DATA]))])) as body:

@@ -15,6 +15,7 @@ from smtp_async.model.content import Source
 from smtp_async.model.octets import base64_lines
 from smtp_async.sources.readers import KeptReader, close_origin
 from smtp_async.sources.readers import blocking_reader as reader_of
+from tests.servers.machine import needs_proc
 from tests.sources.origins import (
     AGAIN,
     ONCE,
@@ -22,7 +23,6 @@ from tests.sources.origins import (
     ShortReads,
     cut,
     generated,
-    needs_proc,
     open_files,
     opened_below,
     path_of,
@@ -264,6 +264,7 @@ def test_what_is_iterated_again_must_be_as_long_again(now):
 # --- holding and closing -------------------------------------------------------------------------------------
 
 
+@needs_proc
 def test_a_parked_file_is_opened_again_when_it_is_read(tmp_path):
     before = open_files()
     with opened(path_of(DATA, tmp_path), start=5, encoding="identity") as reader:

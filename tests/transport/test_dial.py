@@ -23,6 +23,7 @@ from smtp_async.errors import (
 )
 from smtp_async.transport import AddressFamily, SocketOptions, dial, dial_by, dial_unix
 from smtp_async.transport.resolve import DNSOptions, DNSResolver, SystemResolver
+from tests.servers.machine import needs_proc
 from tests.transport.lab import MANNERS, black_hole, cancelled_everywhere, echo, serving, sink, turns
 
 
@@ -512,6 +513,7 @@ class TestNamesOfTheUsersResolver:
 
         run(scenario())
 
+    @needs_proc
     def test_300_cancelled_connects_leave_no_file_open(self, run, dns):
         def files():
             return len(os.listdir("/proc/self/fd"))

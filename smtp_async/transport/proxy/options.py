@@ -258,12 +258,15 @@ def _parsed(url: Secret) -> _Parts:
 
 def _read_url(url: Secret) -> _Parts | str:
     """Return the fault as a text instead of raising it, because the frame holds the password."""
+    # Not the text of an error, which may repeat the URL.
     try:
         parts = urlsplit(url.reveal())
+    except ValueError:
+        return "its host is not a name or an address; an IPv6 address stands in brackets"
+    try:
         port = parts.port
-    except ValueError as error:
-        # Not the error's text, which may repeat the URL.
-        return type(error).__name__
+    except ValueError:
+        return "its port is not a number up to 65535; / ? # @ : in a user or password are written %2F %3F %23 %40 %3A"
     kind = _SCHEMES.get(parts.scheme)
     if kind is None:
         return f"the schemes are {', '.join(_SCHEMES)}"

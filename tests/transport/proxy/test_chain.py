@@ -17,6 +17,7 @@ from smtp_async.errors import (
     Timeout,
 )
 from smtp_async.transport.proxy.chain import dial_through
+from tests.servers.machine import needs_proc
 from tests.transport.lab import (
     MANNERS,
     cancelled_everywhere,
@@ -448,6 +449,7 @@ class TestTheProxyItself:
 
 
 class TestCancelling:
+    @needs_proc
     @pytest.mark.parametrize("kind", [HTTP, SOCKS5], ids=lambda kind: kind.name)
     def test_300_cancelled_connections_leave_no_file_open(self, run: Any, kind: ProxyType) -> None:
         async def scenario() -> None:
