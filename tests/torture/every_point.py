@@ -204,7 +204,8 @@ def every_point(path: Path, *, seconds: float, loops: Sequence[str] = tuple(LOOP
         1 if anything was wrong.
     """
     pki = Pki(path)
-    database, mtas = Postgres.start(), {"Postfix": Postfix.start(pki), "Exim": Exim.start(pki)}
+    database = Postgres.start()
+    mtas: dict[str, Any] = {"Postfix": Postfix.start(pki), "Exim": Exim.start(pki)}
     began, total = time.monotonic(), Tally()
     try:
         scenarios = table(pki, path, lambda: PostgresSpool(database.url()))

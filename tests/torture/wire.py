@@ -45,7 +45,7 @@ class Tally:
     Attributes:
         points: how many points were tried, by kind.
         unknown: recipients whose outcome was unknown.
-        latest: after how many times its deadline a caller was told at most, less the time in which the loop stood still.
+        latest: after how many times its deadline a caller was told at most, while the loop did not stand still.
         wrong: what did not hold, in words.
     """
 
