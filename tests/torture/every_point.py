@@ -8,9 +8,11 @@ run begins with nothing.
 from __future__ import annotations
 
 import asyncio
+import ctypes
 import gc
 import multiprocessing
 import os
+import signal
 import time
 from collections.abc import Callable, Coroutine, Iterator, Sequence
 from itertools import groupby
@@ -19,6 +21,7 @@ from typing import Any, NamedTuple
 
 from smtp_async.spool.contract import Spool
 from smtp_async.spool.postgres.spool import PostgresSpool
+from smtp_async.testing.wire import Split
 from tests.lab import LOOPS
 from tests.servers.exim import Exim
 from tests.servers.pki import Pki
@@ -117,11 +120,16 @@ class Worker:
             runner.run(work())
 
 
-async def cuts(harness: Harness, number: int) -> None:
+async def cuts(harness: Harness, number: int, *, split: Split = "whole", fewer: int = 1) -> None:
     """Cut connections, by FIN and by RST in turn."""
     lengths = await harness.lengths()
-    stride = max(PASSES, sum(lengths.values()) // MOST) * FEWER.get(harness.scenario.name, 1)
-    await harness.cuts(stride, start=number * stride // PASSES)
+    stride = max(PASSES, sum(lengths.values()) // MOST) * FEWER.get(harness.scenario.name, 1) * fewer
+    await harness.cuts(stride, start=number * stride // PASSES, split=split)
+
+
+async def singly(harness: Harness, number: int) -> None:
+    """Cut connections whose server sends each octet by itself."""
+    await cuts(harness, number, split="byte", fewer=4)
 
 
 async def stalls(harness: Harness, number: int) -> None:
@@ -157,7 +165,7 @@ async def before_real_server(harness: Harness, number: int) -> None:
 
 #: What is done with a scenario, in the order of a pass.
 KINDS: dict[str, Callable[[Harness, int], Coroutine[Any, Any, None]]] = {
-    one.__name__: one for one in (stalls, awaits, cuts, turns, deadlines)
+    one.__name__: one for one in (stalls, awaits, cuts, singly, turns, deadlines)
 }
 
 
@@ -178,10 +186,14 @@ def shares(scenarios: Sequence[Scenario], servers: Sequence[str], loops: Sequenc
 # --- the processes -----------------------------------------------------------------------------------------------
 
 _worker: Worker
+#: Of Linux, as everything that needs the real servers.
+_PR_SET_PDEATHSIG = 1
 
 
 def _begin(*arguments: Any) -> None:
     global _worker
+    # It dies with its parent, whatever ends that one: what is forked would keep the servers alive.
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     # What the parent made stays; without this, every collection would copy its pages.
     gc.freeze()
     _worker = Worker(*arguments)
@@ -192,7 +204,7 @@ def _do(share: Share) -> Done:
 
 
 def every_point(path: Path, *, seconds: float, loops: Sequence[str] = tuple(LOOPS), kind: str = "") -> int:
-    """Run everything, and print a line for each pass and the figures.
+    """Run everything, and print a line for each kind in each pass, and the figures.
 
     Args:
         path: a directory for certificates and spools.
@@ -218,7 +230,7 @@ def every_point(path: Path, *, seconds: float, loops: Sequence[str] = tuple(LOOP
         arguments = (path, pki, database.url(), mtas, began + seconds)
         with context.Pool(PROCESSES * (os.cpu_count() or 1), _begin, arguments) as pool:
             every = pool.imap(_do, chosen)
-            for number, done in groupby(every, key=lambda one: one.share.number):
+            for (number, what), done in groupby(every, key=lambda one: (one.share.number, one.share.kind)):
                 passed, resident, files = Tally(), 0, 0
                 for one in done:
                     passed += one.tally
@@ -227,7 +239,7 @@ def every_point(path: Path, *, seconds: float, loops: Sequence[str] = tuple(LOOP
                 if not passed.points:
                     continue
                 print(
-                    f"{time.monotonic() - began:6.0f} s  pass {number + 1} of {PASSES}: {passed}; "
+                    f"{time.monotonic() - began:6.0f} s  pass {number + 1} of {PASSES}, {what}: {passed}; "
                     f"at most {resident / 2**20:.0f} MiB and {files} files in a process",
                     flush=True,
                 )
