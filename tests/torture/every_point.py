@@ -31,7 +31,7 @@ from tests.spool.postgres.databases import new_schema
 from tests.torture.books import living
 from tests.torture.scenarios import NAMES, Scenario, table
 from tests.torture.soak import held
-from tests.torture.wire import Harness, RealServer, Tally, stalling
+from tests.torture.wire import Harness, RealServer, SteadyLoop, Tally, stalling
 
 #: The points of a scenario are shared out among so many passes: a run that is ended early has met all scenarios.
 PASSES = 16
@@ -43,6 +43,20 @@ FEWER = {"queue-postgres": 4}
 TURNS, STALLS = 400, 12
 #: How many processes there are for each processor.
 PROCESSES = 2
+
+
+def _steady_and_eager() -> asyncio.AbstractEventLoop:
+    loop = SteadyLoop()
+    loop.set_task_factory(asyncio.eager_task_factory)  # type: ignore[attr-defined,unused-ignore]
+    return loop
+
+
+#: The loops; no deadline of theirs passes because the machine is busy, but on uvloop.
+STEADY: dict[str, Callable[[], asyncio.AbstractEventLoop]] = {
+    **LOOPS,
+    "asyncio": SteadyLoop,
+    **({"eager": _steady_and_eager} if "eager" in LOOPS else {}),
+}
 
 
 class Share(NamedTuple):
@@ -85,7 +99,7 @@ class Worker:
         self._mtas = mtas
         self._end = end
         # One loop for everything on it, as in a program.
-        self._runners = {name: asyncio.Runner(loop_factory=make) for name, make in LOOPS.items()}
+        self._runners = {name: asyncio.Runner(loop_factory=make) for name, make in STEADY.items()}
         schema = new_schema()
 
         def make_spool() -> Spool:
@@ -116,7 +130,7 @@ class Worker:
             self._runners[share.loop].run(work())
             return
         # The clock of this loop stays set forward, so it is used for nothing else.
-        with asyncio.Runner(loop_factory=LOOPS[share.loop]) as runner:
+        with asyncio.Runner(loop_factory=STEADY[share.loop]) as runner:
             runner.run(work())
 
 
@@ -176,8 +190,8 @@ def shares(scenarios: Sequence[Scenario], servers: Sequence[str], loops: Sequenc
         for kind in KINDS:
             if kind in ("stalls", "awaits") and number >= len(loops):
                 continue
-            # The clock of uvloop cannot be set.
-            here = "asyncio" if kind == "deadlines" and loop == "uvloop" else loop
+            # The clock of uvloop is its own.
+            here = "asyncio" if kind in ("stalls", "deadlines") and loop == "uvloop" else loop
             yield from (Share(number, one.name, here, kind) for one in scenarios)
         for server in servers:
             yield from (Share(number, one.name, "asyncio", server) for one in scenarios if one.real)

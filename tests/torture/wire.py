@@ -8,6 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import math
+import selectors
+import time
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
@@ -34,8 +37,8 @@ from tests.torture.scenarios import Folder, Scenario
 DEADLINE, STAGE = 0.4, 1.6
 #: How many of them run at once. With many more, TLS handshakes of a busy machine would take longer than a stage may.
 AT_ONCE = 8
-#: How often it is asked whether the loop stands still, in seconds.
-TICK = 0.01
+#: For how long a `SteadyLoop` waits at once, in seconds.
+SLICE = 0.005
 
 
 @dataclass
@@ -45,7 +48,7 @@ class Tally:
     Attributes:
         points: how many points were tried, by kind.
         unknown: recipients whose outcome was unknown.
-        latest: after how many times its deadline a caller was told at most, while the loop did not stand still.
+        latest: after how many times its deadline a caller was told at most.
         wrong: what did not hold, in words.
     """
 
@@ -209,7 +212,10 @@ class Harness:
         await self.point("cuts", cut, work)
 
     async def stalls(self, cuts: Sequence[Cut]) -> None:
-        """Let the connection stall at these points, many at once, until the deadline of the message has passed."""
+        """Let the connection stall at these points, many at once, until the deadline of the message has passed.
+
+        Only on a `SteadyLoop`, whose time tells how late a caller was told.
+        """
         before = held()
         # The runs of a queue share its spool.
         room = asyncio.Semaphore(AT_ONCE if self.scenario.spool is None else 1)
@@ -223,9 +229,8 @@ class Harness:
 
     async def _stall(self, cut: Cut) -> None:
         async with self.run(cut, timeouts=impatient(STAGE, send=DEADLINE, quit=0.1, close=0.2)) as run:
-            async with Lateness() as late:
-                await self.scenario.send(run.client, run.books)
-            over = max(0.0, run.books.slowest - late.stood) / DEADLINE
+            await self.scenario.send(run.client, run.books)
+            over = run.books.slowest / DEADLINE
             self.tally.latest = max(self.tally.latest, over)
             assert over <= 1.1, f"a caller was told after {over:.2f} times the deadline"
 
@@ -322,33 +327,44 @@ class Clock:
         loop.time = lambda: real() + self.ahead  # type: ignore[method-assign]
 
 
-class Lateness:
-    """Measures for how long the loop stood still.
+class SteadyLoop(asyncio.SelectorEventLoop):
+    """A loop whose time passes while it waits or computes, and not while it is kept from the processor.
 
-    A busy machine lets a loop wait several times while one deadline passes.
-
-    Attributes:
-        stood: seconds, without the delays of less than `TICK` that every timer has.
+    On a busy machine, a deadline would pass before anything that it limits has had a turn.
     """
 
     def __init__(self) -> None:
-        self.stood = 0.0
+        self._selector_of_time = _SlicingSelector()
+        super().__init__(self._selector_of_time)
 
-    async def __aenter__(self) -> Lateness:
-        self._task = asyncio.create_task(self._tick())
-        return self
+    def time(self) -> float:
+        """Return the time of this loop, in seconds."""
+        return self._selector_of_time.waited + time.process_time()
 
-    async def __aexit__(self, *details: object) -> None:
-        self._task.cancel()
-        await asyncio.wait({self._task})
 
-    async def _tick(self) -> None:
-        loop = asyncio.get_running_loop()
+class _SlicingSelector(selectors.DefaultSelector):
+    """Waits in slices, so that what passes between an event and the turn that it gets counts as one slice at most.
+
+    Attributes:
+        waited: for how long it has waited, in seconds.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.waited = 0.0
+
+    def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
+        end = math.inf if timeout is None else self.waited + timeout
         while True:
-            due = loop.time() + TICK
-            await asyncio.sleep(TICK)
-            late = loop.time() - due
-            self.stood += late if late > TICK else 0.0
+            slice = max(0.0, min(SLICE, end - self.waited))
+            began = time.monotonic()
+            found = super().select(slice)
+            self.waited += min(slice, time.monotonic() - began)
+            if found:
+                return found
+            if slice < SLICE:
+                self.waited = end
+                return []
 
 
 def stalling(lengths: dict[Direction, int], count: int, link: int) -> list[Cut]:
