@@ -138,7 +138,7 @@ def test_a_cut_between_replies_of_one_byte_a_packet(name: str, scenario: Scenari
 
     async def work() -> None:
         total = (await harness.lengths())[Direction.TO_CLIENT]
-        for after in range(0, total, max(1, total // 12)):
+        for after in range(0, total, max(1, total // 6)):
             cut = Cut(after, Direction.TO_CLIENT, CutManner.FIN, scenario.link)
             await harness.cut(cut, split="byte")
 
