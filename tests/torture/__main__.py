@@ -9,8 +9,9 @@ processes drain a spool of 20,000 messages. The figures are printed.
 ``python -m tests.torture power [--states N] [--seed N]`` records what several processes do with a spool, and opens N of
 the states that a disk may be left in by a loss of power.
 
-``python -m tests.torture wire [--seconds N]`` cuts connections after every octet of every scenario, cancels callers at
-every await, and lets deadlines pass at every turn; also before Postfix and Exim.
+``python -m tests.torture wire [--seconds N] [--loop NAME] [--only KIND]`` cuts connections after every octet of every
+scenario, cancels callers at every await, and lets deadlines pass at every turn; also before Postfix and Exim. It does
+so on all event loops in turn, or on one.
 
 ``python -m tests.torture soak [--seconds N]`` puts fifty messages a second for a long time and delivers them, from a
 directory and from PostgreSQL in turn, while one call in a hundred fails; it prints the memory and the open files of the
@@ -32,11 +33,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from tests.lab import LOOPS
 from tests.servers.postgres import Postgres
 from tests.torture.crowd import empty
 from tests.torture.databases import DatabaseScene
 from tests.torture.directories import quick_directory
-from tests.torture.every_point import every_point
+from tests.torture.every_point import KINDS, every_point
 from tests.torture.ledger import Account
 from tests.torture.points import KillPoints, Scene
 from tests.torture.power import lose_power
@@ -123,6 +125,8 @@ def main() -> int:
     parser.add_argument("--messages", type=int, default=20_000, help="for the eight processes (20000)")
     parser.add_argument("--states", type=int, default=10_000, help="of a disk without power (10000)")
     parser.add_argument("--seconds", type=float, help="of soaking (900), or at most of cutting (no limit)")
+    parser.add_argument("--loop", choices=LOOPS, help="that connections are cut on (each in turn)")
+    parser.add_argument("--only", choices=KINDS, default="", help="of what is done with connections (all)")
     parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(10**6))
     parser.add_argument(
         "--path", type=Path, help="where the spools are made (the directory for temporary files)"
@@ -132,7 +136,9 @@ def main() -> int:
         if chosen.what == "soak":
             return soak(Path(directory), seconds=chosen.seconds or 900.0)
         if chosen.what == "wire":
-            return every_point(Path(directory), seconds=chosen.seconds or math.inf)
+            loops = [chosen.loop] if chosen.loop else list(LOOPS)
+            seconds = chosen.seconds or math.inf
+            return every_point(Path(directory), seconds=seconds, loops=loops, kind=chosen.only)
         print(f"seed {chosen.seed}, in {directory}", flush=True)
         if chosen.what == "power":
             return asyncio.run(tell_power(chosen.states, chosen.seed))

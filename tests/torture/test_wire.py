@@ -18,7 +18,7 @@ from tests.servers.pki import Pki
 from tests.spool.postgres.databases import new_schema
 from tests.torture.books import living
 from tests.torture.scenarios import NAMES, Scenario, table
-from tests.torture.wire import Harness, RealServer, stalling
+from tests.torture.wire import Harness, RealServer, SteadyLoop, stalling
 
 #: How many cuts each scenario has on each loop, and how many stalls in each direction.
 CUTS, STALLS = 72, 2
@@ -57,7 +57,7 @@ def scenario(name: str, pki: Pki, tmp_path: Path, request: pytest.FixtureRequest
 
 
 def run(loop: str, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
-    """Run a test on a loop; no task, no socket and no object of a connection is left."""
+    """Run a test on a loop, or on a steady one; no task, no socket and no object of a connection is left."""
     alive = living()
 
     async def checked() -> None:
@@ -65,7 +65,7 @@ def run(loop: str, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
         await work()
         await demand_nothing_left(tasks, before)
 
-    with asyncio.Runner(loop_factory=LOOPS[loop]) as runner:
+    with asyncio.Runner(loop_factory=SteadyLoop if loop == "steady" else LOOPS[loop]) as runner:
         runner.run(checked())
     assert not living() - alive
 
@@ -114,7 +114,7 @@ def test_a_connection_that_stalls_holds_no_caller_beyond_its_deadline(name: str,
     async def work() -> None:
         await harness.stalls(stalling(await harness.lengths(), STALLS, scenario.link))
 
-    run("asyncio", work)
+    run("steady", work)
     harness.tally.demand()
     assert harness.tally.latest <= 1.1
 
@@ -138,7 +138,7 @@ def test_a_cut_between_replies_of_one_byte_a_packet(name: str, scenario: Scenari
 
     async def work() -> None:
         total = (await harness.lengths())[Direction.TO_CLIENT]
-        for after in range(0, total, max(1, total // 12)):
+        for after in range(0, total, max(1, total // 6)):
             cut = Cut(after, Direction.TO_CLIENT, CutManner.FIN, scenario.link)
             await harness.cut(cut, split="byte")
 

@@ -332,3 +332,23 @@ async def test_a_call_that_could_not_be_undone_leaves_an_anyio_scope_unchanged(
     task = asyncio.current_task()
     assert task is not None and not task.cancelling()
     await asyncio.sleep(0.01)
+
+
+async def test_a_cancelled_scope_of_anyio_wakes_who_waits_for_a_call_once(threads: Threads) -> None:
+    """Such a scope cancels at every turn of the loop, which would keep a processor busy as long as the call takes."""
+    loop, slow, made = asyncio.get_running_loop(), NeedsThread(), 0
+    make = loop.create_future
+
+    def counted() -> asyncio.Future[object]:
+        nonlocal made
+        made += 1
+        return make()
+
+    with CancelScope() as scope:
+        await threads.run(lambda: None)  # the thread and the limiter are there
+        loop.create_future = counted  # type: ignore[method-assign]
+        loop.call_later(0.01, scope.cancel)
+        loop.call_later(0.05, slow.go)
+        await threads.run(lambda: slow(["a"]))
+    assert scope.cancelled_caught and slow.calls == [["a"]]
+    assert made < 5

@@ -75,7 +75,8 @@ async def test_a_worker_whose_clock_is_wrong_sees_which_recipients_had_their_tur
     def clock() -> float:
         return time.time() + ahead
 
-    id = await spool.put(TEXT, recipients=["a@x.test", "b@x.test"])
+    # Due for a minute: how long a statement took, the comparison of the clocks leaves open.
+    id = await spool.put(TEXT, recipients=["a@x.test", "b@x.test"], not_before=time.time() - 60)
     async with PostgresSpool(postgres.url(), schema=schema_of(spool), clock=clock) as other:
         [lease] = await other.claim(now=clock())
         due = lease.entry.not_before

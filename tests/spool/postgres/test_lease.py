@@ -60,6 +60,20 @@ async def test_a_lease_that_is_over_still_holds_until_another_worker_has_the_job
             await call()
 
 
+async def test_a_lease_that_was_found_lost_has_ended_and_gives_its_message_no_more(
+    postgres: Postgres, spool
+) -> None:
+    id = await spool.put(TEXT)
+    [lease] = await spool.claim()
+    expire(postgres, spool, lease)
+    await spool.recover()
+    with pytest.raises(LeaseLost):
+        await lease.extend()
+    assert repr(lease) == f"<PostgresLease {id} attempt 1: ended>"
+    with pytest.raises(LeaseLost):
+        lease.mail()
+
+
 async def test_a_mark_is_written_once(postgres: Postgres, spool) -> None:
     await spool.put(TEXT)
     [lease] = await spool.claim(marked=True)
