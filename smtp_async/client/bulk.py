@@ -275,7 +275,10 @@ class SendAll(Generic[M]):
         """Pull input while there is room; a receipt that the consumer has not taken yet fills a place, too."""
         if self._async_input is not None:
             self._begin_pulled(self._async_input)
-        while self._source is not None and self._pulled < self._most:
+        # Each message takes one place until its receipt is taken, which is not done meanwhile.
+        room = self._most - self._pulled
+        while room > 0 and self._source is not None:
+            room -= 1
             try:
                 message = next(self._source)
             except StopIteration:
@@ -370,7 +373,7 @@ class SendAll(Generic[M]):
 
     def _new_deadline(self) -> float | None:
         """Return the deadline of work that begins now, as loop time."""
-        return None if self._limit is None else self._pool.now() + self._limit
+        return None if self._limit is None else self._pool.loop.time() + self._limit
 
     def _hand_over(self, item: _BulkJob[M]) -> None:
         transaction = item.transaction

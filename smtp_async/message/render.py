@@ -108,7 +108,7 @@ def render(
     else:
         generated = _with_free_boundary(generated, leaves, token)
         root = tree(leaves, "=_" + generated.boundary)
-    if callable(snapshot.message_id):
+    if snapshot.message_id is not None and callable(snapshot.message_id):
         generated = _with_made_id(generated, snapshot.message_id)
     fields, message_id = _header(snapshot, generated, style, utf8=can.utf8)
     fields.append("MIME-Version: 1.0\r\n")

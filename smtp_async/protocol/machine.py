@@ -210,17 +210,16 @@ class ClientProtocol:
         """
         parser, answer_group = self._parser, self.pipeline.answer_group
         replies = parser.take(data)
+        at, count = 0, len(replies)
         # A recorder records every reply by itself.
         grouping = not self.recorder.recording
-        at, count, grouped = 0, len(replies), 0
         while at < count:
             if grouping and (paired := answer_group(replies, at)):
+                self.answered += paired
                 at += paired
-                grouped += paired
-            else:
-                at += 1
-                self._answer(replies[at - 1], last=at == count)
-        self.answered += grouped
+                continue
+            at += 1
+            self._answer(replies[at - 1], last=at == count)
         if parser.failed:
             parser.take(b"")
 

@@ -241,7 +241,9 @@ class Pipeline:
         """
         owed, start, end = self._owed, at, len(replies)
         entries = owed.entries
-        while at < end and owed.answerable and not self._lmtp:
+        if self._lmtp:
+            return 0
+        while at < end and owed.answerable:
             verb, transaction = entries[0]
             reply = replies[at]
             if reply.code // 100 != 2 or not isinstance(transaction, Transaction):
@@ -278,18 +280,14 @@ class Pipeline:
             transaction.data_answer = go_ahead
             transaction.replies_owed -= count
             at = following
-            self._after_envelope(transaction)
+            payload = transaction.payload
+            if payload is None or transaction.caller_paced or transaction.withdrawn or self._state.exhausted:
+                self._state.answered(_DATA, 3)
+                self._advance(transaction)
+            else:
+                self._writer.payload(transaction, payload)
+                self.writing = None
         return at - start
-
-    def _after_envelope(self, transaction: Transaction) -> None:
-        """Write what comes behind an envelope that was accepted: nearly always the body, in one piece."""
-        payload = transaction.payload
-        if payload is None or transaction.caller_paced or transaction.withdrawn or self._state.exhausted:
-            self._state.answered(Verb.DATA, 3)
-            self._advance(transaction)
-        else:
-            self._writer.payload(transaction, payload)
-            self.writing = None
 
     def answer(self, verb: Verb, transaction: Transaction, reply: Reply) -> None:
         """Take the reply to one command of a transaction.

@@ -37,6 +37,8 @@ __all__ = ["Transaction"]
 
 # A member is found in its class several times as slowly as a global name.
 _ACCEPTED: Final = Outcome.ACCEPTED
+# The class of a named tuple calls this by a function in Python.
+_made: Final = tuple.__new__
 
 
 class Transaction:
@@ -217,8 +219,8 @@ class Transaction:
         else:
             # The path of nearly every message.
             reply = final[0]
-            verdict = Verdict(self.recipients[0], _ACCEPTED, reply)
-            self.receipt = Receipt((verdict,), reply, None, self.message_id, self.bytes_sent)
+            verdict = _made(Verdict, (self.recipients[0], _ACCEPTED, reply))
+            self.receipt = _made(Receipt, ((verdict,), reply, None, self.message_id, self.bytes_sent))
 
     def give_up(self, error: SMTPError, *, after_421: bool) -> None:
         """Write the receipt of a transaction whose connection is dead.

@@ -78,3 +78,15 @@ def test_join_copies_nothing_when_there_is_one_segment():
 
 def test_repr_shows_no_content():
     assert repr(Content([b"abc"], eightbit=True)) == "<Content 3 octets, eightbit>"
+
+
+@pytest.mark.parametrize("flag", [False, True])
+def test_content_of_octets_is_that_of_one_segment(flag):
+    needs = {"eightbit": flag, "utf8": flag, "canonical": not flag, "message_id": "<1@x>" if flag else None}
+    made, expected = (
+        Content.of_octets(b"From: a@b\r\n\r\nx\r\n", **needs),
+        Content([b"From: a@b\r\n\r\nx\r\n"], **needs),
+    )
+    assert {name: getattr(made, name) for name in Content.__slots__} == {
+        name: getattr(expected, name) for name in Content.__slots__
+    }

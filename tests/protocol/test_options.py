@@ -11,7 +11,7 @@ from smtp_async.errors import InvalidAddress, InvalidArgument
 from smtp_async.model.address import Address
 from smtp_async.model.dsn import Return
 from smtp_async.model.envelope import EVERYONE, NOBODY, Kind
-from smtp_async.protocol.options import DeliverBy, SendOptions
+from smtp_async.protocol.options import SMALL_BODY, DeliverBy, SendOptions
 
 NOON = datetime(2030, 1, 1, 12, tzinfo=UTC)
 EVERY_WISH: dict[str, Any] = {
@@ -37,6 +37,25 @@ def test_by_default_nothing_is_wished_for():
     given = {name for name in ("split", "remove_bcc", "dsn_required") if getattr(options, name)}
     assert given == {"split", "remove_bcc", "dsn_required"}
     assert not (options.require_to or options.exact or options.close_source or options.require_tls)
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        *[{name: value} for name, value in EVERY_WISH.items()],
+        {"before_end_of_data": gate},
+        {"progress": lambda sent, total: None},
+        {"verb": "SOML"},
+        {"chunk_size": SMALL_BODY - 1},
+    ],
+    ids=lambda asked: next(iter(asked)),
+)
+def test_what_changes_the_envelope_or_the_writing_of_a_small_body_is_not_ordinary(asked):
+    assert not SendOptions(**asked).ordinary
+
+
+def test_most_options_are_ordinary():
+    assert SendOptions().ordinary and SendOptions(must_accept=NOBODY, chunk_size=SMALL_BODY).ordinary
 
 
 def test_wishes_know_what_they_need():

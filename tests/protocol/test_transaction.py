@@ -22,8 +22,7 @@ from smtp_async.model.envelope import EVERYONE, NOBODY, Envelope, Kind, Recipien
 from smtp_async.model.receipt import Outcome
 from smtp_async.model.reply import Reply
 from smtp_async.protocol.extensions import NO_EXTENSIONS, Extensions
-from smtp_async.protocol.options import SendOptions
-from smtp_async.protocol.options import SMALL_BODY
+from smtp_async.protocol.options import SMALL_BODY, SendOptions
 from smtp_async.protocol.plan import plan
 from tests.protocol.talk import BODY, bob, receipt_of
 
