@@ -13,6 +13,7 @@ if __name__ == "__main__":
 
 from benchmarks.sender import Task, serve
 from benchmarks.tls_large import large
+from smtp_async.model.octets import dots_doubled, survey
 
 _SLICE = 65536
 
@@ -22,7 +23,9 @@ class Streams:
 
     def __init__(self, task: Task) -> None:
         self._task = task
-        self._data = memoryview(large() + b".\r\n")
+        self._whole = large()
+        self._data = memoryview(self._whole)
+        self._scans = task.mode == "scanned"
 
     async def open(self) -> None:
         """Connect and say EHLO."""
@@ -36,10 +39,14 @@ class Streams:
     async def send(self, count: int) -> dict[str, Any]:
         """Send `count` messages, in slices that wait for each other."""
         for _ in range(count):
+            if self._scans:
+                survey(self._whole)
             await self._ask(b"MAIL FROM:<a@lab.test>\r\nRCPT TO:<b@lab.test>\r\nDATA\r\n", 3)
             for start in range(0, len(self._data), _SLICE):
-                self._writer.write(self._data[start : start + _SLICE])
+                slice_ = self._data[start : start + _SLICE]
+                self._writer.write(dots_doubled(bytes(slice_)) if self._scans else slice_)
                 await self._writer.drain()
+            self._writer.write(b".\r\n")
             assert (await self._reader.readline()).startswith(b"250")
         return {}
 

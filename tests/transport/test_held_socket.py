@@ -1,6 +1,7 @@
 """A socket that waits for TLS: nothing happens on it before, and nothing of it is left afterwards."""
 
 import asyncio
+import os
 import socket
 from typing import Any
 
@@ -120,11 +121,18 @@ def test_cancelled_anywhere_no_socket_is_left(run, manner, moment):
 
 def test_aborted_by_another_task_during_the_handshake(run):
     async def scenario():
-        async with serving(sink) as server:
+        heard = asyncio.Event()
+
+        async def listen(reader, writer):
+            await reader.read(1)
+            heard.set()
+            await sink(reader, writer)
+
+        async with serving(listen) as server:
             stream = await dialled(server)
             sock = stream._transport.get_extra_info("socket")
             task = asyncio.ensure_future(stream.start_tls(client_context(), "localhost"))
-            await until(lambda: stream._transport._handed_over)
+            await heard.wait()
             stream.abort()
             with pytest.raises(HandshakeFailed):
                 await task
@@ -174,5 +182,39 @@ def test_the_addresses_of_a_connection_that_was_reset(run):
         held.abort()
         await turns()
         assert receiver.ended
+
+    run(scenario())
+
+
+def test_a_thousand_cancelled_connections_leave_no_file_open(run):
+    """Every other one goes to TLS; each is cancelled after a few iterations of the loop, or closed if that is late."""
+
+    async def scenario():
+        context = client_context()
+
+        async def connect(*, encrypted):
+            stream = await dialled(server) if encrypted else await dial("127.0.0.1", server.port)
+            if encrypted:
+                await stream.start_tls(context, "localhost")
+            return stream
+
+        async with serving(sink) as server:
+            (await dial("127.0.0.1", server.port)).abort()
+            await turns()
+            await server.quiet()
+            before = len(os.listdir("/proc/self/fd"))
+            cancelled = 0
+            for number in range(1000):
+                task = asyncio.ensure_future(connect(encrypted=number % 2 == 0))
+                await turns(number % 5)
+                task.cancel()
+                await asyncio.wait({task})
+                cancelled += task.cancelled()
+                if not task.cancelled():
+                    task.result().abort()
+            assert cancelled > 500
+            await turns()
+            await server.quiet()
+            assert len(os.listdir("/proc/self/fd")) <= before
 
     run(scenario())
