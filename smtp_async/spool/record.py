@@ -468,11 +468,8 @@ def _header(fields: dict[str, Any], end: int, *, escaped: bool) -> Header:
         trace=_trace(fields.get("trace")),
         tag=None if (tag := fields.get("tag")) is None else checked_tag(tag),
     )
-    return Header(entry, digest, end, _needs(needs) if needs else _NO_NEEDS)
-
-
-def _needs(names: list[Any]) -> BodyNeeds:
-    return BodyNeeds("eightbit" in names, "utf8" in names, "binary" in names)
+    required = BodyNeeds("eightbit" in needs, "utf8" in needs, "binary" in needs) if needs else _NO_NEEDS
+    return Header(entry, digest, end, required)
 
 
 def _trace(value: Any) -> str | None:
