@@ -306,7 +306,7 @@ class TestReplies:
     @pytest.mark.parametrize("point", ["MAIL", "RCPT", "DATA", "."])
     @pytest.mark.parametrize("code", [299, 345, 399, 471, 499, 560, 599])
     async def test_an_unknown_code_counts_by_its_first_digit(self, point: str, code: int) -> None:
-        async with one_message(point, reply(code, "odd"), nth=1) as (server, result):
+        async with one_message(point, reply(code, "odd"), nth=1, timeouts=impatient(PATIENCE)) as (_, result):
             if code == 299 and point != "DATA":
                 assert outcome_of(result) is Outcome.ACCEPTED
             elif code >= 400:
@@ -335,13 +335,16 @@ class TestReplies:
             assert loop.time() - before < 5.0
 
     @pytest.mark.parametrize(
-        ("point", "stage"),
-        [("GREETING", "greeting"), ("EHLO", "EHLO"), ("MAIL", "MAIL"), ("RCPT", "RCPT"), ("DATA", "DATA"),
-         (".", "end of data")],
+        ("point", "limit", "stage"),
+        [("GREETING", "greeting", "greeting"), ("EHLO", "hello", "EHLO"), ("MAIL", "mail", "MAIL"),
+         ("RCPT", "rcpt", "RCPT"), ("DATA", "data", "DATA"), (".", "end_of_data", "end of data")],
     )  # fmt: skip
     @every_loop
-    async def test_silence_ends_with_a_timeout_that_names_the_stage(self, point: str, stage: str) -> None:
-        async with one_message(point, mute, timeouts=impatient(0.1)) as (_, result):
+    async def test_silence_ends_with_a_timeout_that_names_the_stage(
+        self, point: str, limit: str, stage: str
+    ) -> None:
+        timeouts = impatient(PATIENCE, quit=0.1, **{limit: 0.1})
+        async with one_message(point, mute, timeouts=timeouts) as (_, result):
             error: Any = result
             while not isinstance(error, Timeout):
                 error = error.__cause__

@@ -114,7 +114,9 @@ class FailingFiles(CountingFiles):
 
 
 class WornFiles(FailingFiles):
-    """System calls that fail at random."""
+    """System calls that fail at random. Only the last failures are kept, because these may be many."""
+
+    KEPT = 100
 
     def __init__(self, root: int, *, durable: bool = True, odds: float = 0.01) -> None:
         super().__init__(
@@ -122,3 +124,7 @@ class WornFiles(FailingFiles):
             durable=durable,
             failing=lambda call: random.choice(ERRORS) if random.random() < odds else None,
         )
+
+    def meet(self, here: Call, function: Callable[..., Any], /, *args: Any, **named: Any) -> Any:
+        del self.failed[: -self.KEPT]
+        return super().meet(here, function, *args, **named)
