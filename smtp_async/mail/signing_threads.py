@@ -20,23 +20,30 @@ from queue import Empty, SimpleQueue
 from typing import Any, Final, TypeVar
 from weakref import WeakKeyDictionary
 
-__all__ = ["in_signing_thread"]
+__all__ = ["SigningThreads", "in_signing_thread"]
 
 _T = TypeVar("_T")
 
 #: Threads for one event loop. Signatures of the package cryptography are computed side by side.
-_THREADS: Final = min(4, os.cpu_count() or 1)
+THREADS: Final = min(4, os.cpu_count() or 1)
 #: Seconds without work after which a thread ends.
-_IDLE: Final = 1.0
+IDLE: Final = 1.0
 
 _Work = tuple["asyncio.Future[Any]", contextvars.Context, Callable[[], Any]]
 _Result = tuple["asyncio.Future[Any]", Any, "BaseException | None"]
 
 
-class _Threads:
-    """The threads of one event loop."""
+class SigningThreads:
+    """The threads of one event loop.
 
-    def __init__(self) -> None:
+    Args:
+        threads: the most.
+        idle: seconds without work after which a thread ends.
+    """
+
+    def __init__(self, *, threads: int = THREADS, idle: float = IDLE) -> None:
+        self._threads = threads
+        self._idle = idle
         self._works: SimpleQueue[_Work] = SimpleQueue()
         # Guards what follows.
         self._lock = threading.Lock()
@@ -45,11 +52,19 @@ class _Threads:
         self._pending = 0
         self._results: list[_Result] = []
 
-    def append(self, work: _Work) -> None:
-        """Have a thread do `work`."""
+    async def call(self, work: Callable[[], _T]) -> _T:
+        """Call `work` in a thread, in the caller's context, and return its result.
+
+        If the caller is cancelled, work that has begun continues, and other work is not done.
+        """
+        future: asyncio.Future[_T] = asyncio.get_running_loop().create_future()
+        self._append((future, contextvars.copy_context(), work))
+        return await future
+
+    def _append(self, work: _Work) -> None:
         with self._lock:
             self._pending += 1
-            start = self._running < min(self._pending, _THREADS)
+            start = self._running < min(self._pending, self._threads)
             self._running += start
         self._works.put(work)
         if start:
@@ -59,7 +74,7 @@ class _Threads:
     def _run(self) -> None:
         while True:
             try:
-                future, context, call = self._works.get(timeout=_IDLE)
+                future, context, call = self._works.get(timeout=self._idle)
             except Empty:
                 with self._lock:
                     if not self._pending:
@@ -103,18 +118,13 @@ class _Threads:
                 future.set_exception(error)
 
 
-_of_loops: Final[WeakKeyDictionary[asyncio.AbstractEventLoop, _Threads]] = WeakKeyDictionary()
+_of_loops: Final[WeakKeyDictionary[asyncio.AbstractEventLoop, SigningThreads]] = WeakKeyDictionary()
 
 
 async def in_signing_thread(work: Callable[[], _T]) -> _T:
-    """Call `work` in a thread, in the caller's context, and return its result.
-
-    If the caller is cancelled, work that has begun continues, and other work is not done.
-    """
+    """Do as `SigningThreads.call`, with the threads of the running event loop."""
     loop = asyncio.get_running_loop()
     threads = _of_loops.get(loop)
     if threads is None:
-        threads = _of_loops[loop] = _Threads()
-    future: asyncio.Future[_T] = loop.create_future()
-    threads.append((future, contextvars.copy_context(), work))
-    return await future
+        threads = _of_loops[loop] = SigningThreads()
+    return await threads.call(work)

@@ -21,7 +21,18 @@ from .body_hash import BodyHash
 from .header_parser import Field, fields_of, mailboxes_in
 from .sign import public_key_of, signer_of, verifies
 
-__all__ = ["ALWAYS", "DKIM", "Lookup", "SIGNED", "folded", "relaxed_field"]
+__all__ = [
+    "ALWAYS",
+    "DKIM",
+    "MOST_PLANS",
+    "SIGNED",
+    "Lookup",
+    "folded",
+    "header_lines",
+    "plan_of",
+    "relaxed_field",
+    "relaxed_fields",
+]
 
 #: Returns the texts of all TXT records at a name, none if there are none.
 Lookup = Callable[[str], Awaitable[Sequence[str]]]
@@ -54,7 +65,7 @@ _FIELD: Final = re.compile(r"^([!-9;-~]++) ?: ?([^\r\n]*+)\r\n", re.M)
 #: A name with a fold behind it.
 _FOLDED_NAME: Final = re.compile(r"^[!-9;-~]++[ \t]*+\r\n[ \t]", re.M)
 #: How many combinations of fields are remembered for each key.
-_MOST_PLANS: Final = 256
+MOST_PLANS: Final = 256
 _QUOTED: Final = re.compile(r"[^!-:<>-~]")
 #: The fewest bits of an RSA key (RFC 8301 section 3.2).
 _RSA_BITS: Final = 1024
@@ -181,14 +192,14 @@ class DKIM:
             SigningError: there is no From.
         """
         relaxed = self.header == "relaxed"
-        found = _relaxed_fields(header) if relaxed else []
+        found = relaxed_fields(header) if relaxed else []
         if found:
             # Names and values, without a step for each field.
             names, values = zip(*found, strict=True)
             plan = self.plan(names)
             fields = plan.template.format(*values)
         else:
-            names, lines = _lines(header, relaxed=relaxed)
+            names, lines = header_lines(header, relaxed=relaxed)
             plan = self.plan(names)
             fields = "".join([lines[place] for place in plan.places])
         if not plan.authored:
@@ -223,10 +234,10 @@ class DKIM:
         """Return what is signed of a message that has the fields `present`."""
         plan = self._plans.get(present)
         if plan is None:
-            if len(self._plans) >= _MOST_PLANS:
+            if len(self._plans) >= MOST_PLANS:
                 self._plans.clear()
             # The messages of an application have the same few fields.
-            plan = self._plans[present] = _plan(self._fixed, present, self._names, self._always)
+            plan = self._plans[present] = plan_of(self._fixed, present, self._names, self._always)
         return plan
 
 
@@ -327,7 +338,7 @@ class _Plan(NamedTuple):
     authored: bool
 
 
-def _plan(first: str, present: tuple[str, ...], names: tuple[str, ...], always: frozenset[str]) -> _Plan:
+def plan_of(first: str, present: tuple[str, ...], names: tuple[str, ...], always: frozenset[str]) -> _Plan:
     """Return what is signed.
 
     Args:
@@ -355,12 +366,12 @@ def _plan(first: str, present: tuple[str, ...], names: tuple[str, ...], always: 
     return _Plan(first, text, tuple(places), template, "from" in where)
 
 
-def _relaxed_fields(header: bytes) -> list[tuple[str, str]]:
+def relaxed_fields(header: bytes) -> list[tuple[str, str]]:
     """Return the fields of an ordinary header, names in either case and values as "relaxed" hashes them; octets are
     Latin-1.
 
-    It has no step for each field, and takes a tenth of those of `_lines`. Empty for any other header: without an empty
-    line at its end, with a line that is no field, a line end that is not CRLF, or a fold behind a name.
+    It has no step for each field, and takes a tenth of those of `header_lines`. Empty for any other header: without an
+    empty line at its end, with a line that is no field, a line end that is not CRLF, or a fold behind a name.
     """
     text = header.decode("latin-1")
     if "\t" in text or "\r\n " in text:
@@ -378,7 +389,7 @@ def _relaxed_fields(header: bytes) -> list[tuple[str, str]]:
     return found
 
 
-def _lines(header: bytes, *, relaxed: bool) -> tuple[tuple[str, ...], list[str]]:
+def header_lines(header: bytes, *, relaxed: bool) -> tuple[tuple[str, ...], list[str]]:
     """Return the names of the fields of a header, and each field as it is hashed; octets as Latin-1."""
     fields = fields_of(header)[0]
     octets = [relaxed_field(one.octets) if relaxed else one.octets for one in fields]

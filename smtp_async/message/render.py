@@ -10,7 +10,7 @@ Values that a second rendering has to repeat (Date, Message-ID, boundary) are ma
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import lru_cache
 from typing import Any, Final
 
@@ -113,10 +113,10 @@ def render(
     fields, message_id = _header(snapshot, generated, style, utf8=can.utf8)
     fields.append("MIME-Version: 1.0\r\n")
     head = "\r\n".join(fields).encode()
-    plain = head.isascii()
     body = root.body[0]
     if tree is None and isinstance(body, bytes) and len(body) < JOINED:
         # Most messages: a single small text, which no server has to take as binary.
+        plain = head.isascii()
         content = Content.of_octets(
             b"".join((head, root.head, body)),
             eightbit=root.need >= EIGHT or not plain,
@@ -125,8 +125,14 @@ def render(
             canonical=True,
         )
         return content, generated
+    return _content(head, root, leaves if snapshot.attachments else (), message_id), generated
+
+
+def _content(head: bytes, root: Part, leaves: Sequence[Part], message_id: str) -> Content:
+    """Return the content of a message; `leaves` are asked which of them are attachments."""
+    plain = head.isascii()
     pieces = (head, root.head, *root.body)
-    content = Content(
+    return Content(
         segments_of(pieces),
         eightbit=root.need >= EIGHT or not plain,
         utf8=not plain,
@@ -134,9 +140,8 @@ def render(
         message_id=message_id or None,
         canonical=root.need != BINARY,
         exact=root.need == BINARY,
-        attached=_attached(leaves, pieces) if snapshot.attachments else (),
+        attached=_attached(leaves, pieces) if leaves else (),
     )
-    return content, generated
 
 
 def _raw_content(raw: object, can: Capabilities) -> Content:

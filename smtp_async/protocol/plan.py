@@ -24,6 +24,8 @@ __all__ = ["demand_to", "plan"]
 
 #: The advice for a message that is too large.
 _HOW: Final = ": send a link in place of large attachments"
+#: The verb, its parameters, the largest body that is written at once, and whether its caller lets it go.
+_MAIL_ALONE: Final[tuple[commands.SendVerb, tuple[bytes, ...], int, bool]] = ("MAIL", (), SMALL_BODY, False)
 _SEVEN_BIT: Final = b""
 _EIGHT_BIT: Final = b"BODY=8BITMIME"
 _BINARY: Final = b"BODY=BINARYMIME"
@@ -62,9 +64,7 @@ def plan(
         raise MessageTooLarge(f"the message has {size} bytes, the server takes {limit}{_HOW}", stage="MAIL")
     sender, recipients = envelope.sender, envelope.recipients
     path = b"" if sender is None else sender.wire(utf8=utf8)
-    verb: commands.SendVerb = "MAIL"
-    wishes: tuple[bytes, ...] = ()
-    small, gated = SMALL_BODY, False
+    verb, wishes, small, gated = _MAIL_ALONE
     if not options.ordinary:
         verb, wishes = _verb(extensions, options), _of_wishes(extensions, options)
         # A small body is written in one piece, unless the caller wants smaller ones.

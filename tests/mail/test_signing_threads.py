@@ -6,8 +6,7 @@ import threading
 
 import pytest
 
-from smtp_async.mail import signing_threads
-from smtp_async.mail.signing_threads import in_signing_thread
+from smtp_async.mail.signing_threads import SigningThreads, in_signing_thread
 
 _HERE: contextvars.ContextVar[str] = contextvars.ContextVar("here", default="")
 
@@ -34,17 +33,18 @@ async def test_one_caller_after_the_other_has_the_same_thread() -> None:
 
 
 async def test_a_crowd_has_no_more_threads_than_there_may_be() -> None:
-    idents = await asyncio.gather(*[in_signing_thread(threading.get_ident) for _ in range(100)])
-    assert 1 <= len(set(idents)) <= signing_threads._THREADS
+    threads = SigningThreads(threads=2)
+    idents = await asyncio.gather(*[threads.call(threading.get_ident) for _ in range(100)])
+    assert 1 <= len(set(idents)) <= 2
 
 
 async def test_results_that_come_together_wake_the_loop_once(monkeypatch: pytest.MonkeyPatch) -> None:
     loop = asyncio.get_running_loop()
     done, wakes = threading.Event(), []
     monkeypatch.setattr(loop, "call_soon_threadsafe", lambda call: wakes.append(call))
-    monkeypatch.setattr(signing_threads, "_THREADS", 1)
-    works = [loop.create_task(in_signing_thread(lambda number=number: number)) for number in range(9)]  # type: ignore[misc]
-    works.append(loop.create_task(in_signing_thread(done.set)))
+    threads = SigningThreads(threads=1)
+    works = [loop.create_task(threads.call(lambda number=number: number)) for number in range(9)]  # type: ignore[misc]
+    works.append(loop.create_task(threads.call(done.set)))
     await asyncio.sleep(0)
     # The last one has begun, so that the others have ended.
     assert done.wait(10)
@@ -57,15 +57,15 @@ async def test_results_that_come_together_wake_the_loop_once(monkeypatch: pytest
     assert len(wakes) <= 2
 
 
-async def test_a_caller_that_is_cancelled_leaves_its_work(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(signing_threads, "_THREADS", 1)
+async def test_a_caller_that_is_cancelled_leaves_its_work() -> None:
+    threads = SigningThreads(threads=1)
     begun, go_on, late = threading.Event(), threading.Event(), threading.Event()
 
     def hold() -> None:
         begun.set()
         go_on.wait(10)
 
-    first, second = (asyncio.create_task(in_signing_thread(work)) for work in (hold, late.set))
+    first, second = (asyncio.create_task(threads.call(work)) for work in (hold, late.set))
     await asyncio.sleep(0)
     assert begun.wait(10)
     first.cancel()
@@ -73,16 +73,16 @@ async def test_a_caller_that_is_cancelled_leaves_its_work(monkeypatch: pytest.Mo
     await asyncio.wait([first, second])
     go_on.set()
     # Work that has begun ends, and what follows is not lost; work that has not begun is not done.
-    assert await in_signing_thread(lambda: 1) == 1
+    assert await threads.call(lambda: 1) == 1
     assert first.cancelled() and second.cancelled() and not late.is_set()
 
 
-async def test_a_thread_ends_when_it_is_not_needed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(signing_threads, "_IDLE", 0.01)
-    thread = await in_signing_thread(threading.current_thread)
+async def test_a_thread_ends_when_it_is_not_needed() -> None:
+    threads = SigningThreads(idle=0.01)
+    thread = await threads.call(threading.current_thread)
     thread.join(10)
     assert not thread.is_alive()
-    assert await in_signing_thread(threading.current_thread) is not thread
+    assert await threads.call(threading.current_thread) is not thread
 
 
 def test_a_loop_that_is_closed_leaves_its_work() -> None:

@@ -11,9 +11,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from smtp_async.errors import InvalidArgument, SigningError
-from smtp_async.message import dkim as module
 from smtp_async.message.body_hash import BodyHash
-from smtp_async.message.dkim import ALWAYS, DKIM, SIGNED, folded, relaxed_field
+from smtp_async.message.dkim import (
+    ALWAYS,
+    DKIM,
+    MOST_PLANS,
+    SIGNED,
+    folded,
+    header_lines,
+    plan_of,
+    relaxed_field,
+    relaxed_fields,
+)
 from smtp_async.message.dkim_record import dkim_record
 from smtp_async.message.header_parser import fields_of
 from smtp_async.message.sign import ExternalSigner, KeySigner
@@ -454,11 +463,11 @@ def test_an_ordinary_header_is_hashed_in_one_go_as_field_by_field(text: str, ord
     """Whatever lines come before and behind: what the quick way takes has the same octets as by the long way."""
     lines = f"Date: x\r\n{text}\r\nX{{y}}: 1\r\nFrom: Ann <ann@example.com>\r\n\r\n" if ordinary else text
     header = lines.encode("latin-1")
-    found = module._relaxed_fields(header)
+    found = relaxed_fields(header)
     if found:
         names, values = zip(*found, strict=True)
-        plan = module._plan("", names, tuple(dict.fromkeys(name.lower() for name in names)), frozenset())
-        alone, whole = module._lines(header, relaxed=True)
+        plan = plan_of("", names, tuple(dict.fromkeys(name.lower() for name in names)), frozenset())
+        alone, whole = header_lines(header, relaxed=True)
         assert tuple(name.lower() for name in names) == alone
         assert plan.template.format(*values) == "".join([whole[place] for place in plan.places])
 
@@ -468,7 +477,7 @@ def test_an_ordinary_header_is_hashed_in_one_go_as_field_by_field(text: str, ord
     [b"Subject: x", b"Subject :  x  y \t", b"SUBJECT:\r\n\tx\r\n y", b"Subject:", b"X{y}: {0}", b"X-Y: \xe4"],
 )
 def test_the_usual_fields_are_hashed_in_one_go(line: bytes) -> None:
-    assert module._relaxed_fields(b"From: ann@example.com\r\n" + line + b"\r\n\r\n")
+    assert relaxed_fields(b"From: ann@example.com\r\n" + line + b"\r\n\r\n")
 
 
 @pytest.mark.parametrize(
@@ -476,7 +485,7 @@ def test_the_usual_fields_are_hashed_in_one_go(line: bytes) -> None:
 )
 def test_an_odd_header_is_hashed_field_by_field(line: bytes) -> None:
     header = line + b"\r\nFrom: ann@example.com\r\n\r\n"
-    assert not module._relaxed_fields(header)
+    assert not relaxed_fields(header)
     assert verified(
         signed(DKIM("example.com", "e", ED25519), b"To: bob@example.org\r\n" + header.partition(b"\r\n")[2]),
         DKIM("example.com", "e", ED25519),
@@ -489,8 +498,11 @@ def test_a_name_may_have_a_brace() -> None:
     assert "x{y}" in tags_of(message)["h"] and verified(message, one)
 
 
-def test_many_kinds_of_messages_take_no_memory() -> None:
+def test_what_is_signed_is_remembered_for_so_many_kinds_of_messages() -> None:
     one = DKIM("example.com", "e", ED25519)
-    for number in range(2 * module._MOST_PLANS):
-        assert one.begin(b"From: ann@example.com\r\nX-%d: 1\r\n\r\n" % number, NOW)
-    assert len(one._plans) <= module._MOST_PLANS
+    plan = one.plan(("From",))
+    assert one.plan(("From",)) is plan
+    for number in range(MOST_PLANS):
+        one.plan(("From", f"X-{number}"))
+    assert one.plan(("From",)) is not plan
+    assert one.plan(("From",)) == plan
