@@ -158,7 +158,7 @@ class Connection:
         """Begin to connect; call once."""
         loop = asyncio.get_running_loop()
         self.dialled_at = loop.time()
-        self._ready.begin()
+        self._ready.begin(loop)
         # An empty context, because the task outlives the caller that happens to need a connection.
         self.task = self.channel.task = loop.create_task(
             self._live(), name=f"smtp_async session {self.number}", context=contextvars.Context()

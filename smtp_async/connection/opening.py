@@ -8,7 +8,6 @@ attacker could have caused it.
 
 from __future__ import annotations
 
-import asyncio
 from functools import partial
 from typing import Final
 
@@ -119,8 +118,8 @@ def _stream(channel: Channel) -> Stream:
     return channel.stream
 
 
-def _deadline(limit: float | None) -> float | None:
-    return None if limit is None else asyncio.get_running_loop().time() + limit
+def _deadline(channel: Channel, limit: float | None) -> float | None:
+    return None if limit is None else channel.now() + limit
 
 
 async def _dial(channel: Channel, route: Route, shared: SharedResources) -> None:
@@ -128,7 +127,7 @@ async def _dial(channel: Channel, route: Route, shared: SharedResources) -> None
     if hooks.active:
         transcript.remark("connecting to %s", route.name)
         await transcript.tell()
-    deadline = _deadline(channel.timeouts.connect)
+    deadline = _deadline(channel, channel.timeouts.connect)
     channel.stream = stream = await dial_route(route, shared, deadline=deadline, passed=channel.passed)
     if channel.failure is not None:
         stream.abort()
@@ -176,7 +175,7 @@ async def _encrypt(channel: Channel, route: Route, shared: SharedResources) -> N
             options=route.tls,
             sessions=shared.tls_sessions if route.tls.session_reuse else None,
             revocation=shared.revocation(route.tls),
-            deadline=_deadline(channel.timeouts.tls),
+            deadline=_deadline(channel, channel.timeouts.tls),
             tell=partial(channel.transcript.tls_step, "%s") if route.tls.log_handshake else None,
         )
     except SMTPError as error:

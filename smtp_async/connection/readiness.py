@@ -25,9 +25,9 @@ class Readiness:
         self.awaited = False
         self._verdict: asyncio.Future[None] | None = None
 
-    def begin(self) -> None:
+    def begin(self, loop: asyncio.AbstractEventLoop) -> None:
         """Note that the task begins; call this before anything else."""
-        self._verdict = asyncio.get_running_loop().create_future()
+        self._verdict = loop.create_future()
 
     @property
     def pending(self) -> bool:

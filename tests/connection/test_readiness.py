@@ -22,7 +22,7 @@ async def waiting():
             raise answer
         return answer
 
-    readiness.begin()
+    readiness.begin(asyncio.get_running_loop())
     assert readiness.pending and not readiness.awaited
     caller = asyncio.create_task(readiness.wait(admit, lambda: reasons[-1] if reasons else None))
     await asyncio.sleep(0)
