@@ -491,10 +491,9 @@ def _dsn(fields: dict[str, Any]) -> DSN:
 
 def _json(text: bytes) -> dict[str, Any]:
     try:
-        fields, end = _decode(text.decode("ascii"))
-        if end != len(text):
+        if (found := _decode(text.decode("ascii")))[1] != len(text):
             raise ValueError("there is something behind the object")
-        return of(fields, dict)
+        return of(found[0], dict)
     except (ValueError, TypeError, RecursionError) as error:
         raise RecordInvalid(f"not a job: {type(error).__name__} in its JSON text") from error
 
