@@ -7,6 +7,8 @@ statement in a hundred finds its connection lost.
 from __future__ import annotations
 
 import asyncio
+import ctypes
+import gc
 import os
 import random
 import statistics
@@ -41,6 +43,15 @@ def held() -> tuple[int, int]:
     """Return the resident octets and the number of open files of this process."""
     resident = int(Path("/proc/self/statm").read_text().split()[1]) * _PAGE
     return resident, len(os.listdir("/proc/self/fd"))
+
+
+def in_use() -> tuple[int, int]:
+    """Return the same when free memory was given back: the C library keeps some, more and more for some minutes."""
+    gc.collect()
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:
+        trim(0)
+    return held()
 
 
 class Owing(Recorder):
@@ -153,7 +164,7 @@ class Soak:
                 self._refused += 1
             if now - told >= every:
                 told = now
-                self._samples.append(Sample(now - began, *held()))
+                self._samples.append(Sample(now - began, *in_use()))
                 _, resident, files = self._samples[-1]
                 figures = (
                     f"{self._put}  {self._server.accepted}  {self._refused}  {resident / 2**20:.1f}  {files}"
