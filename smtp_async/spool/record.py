@@ -92,7 +92,6 @@ _values: Final = itemgetter(*_FIELDS)
 _SHAPES: Final = frozenset(itertools.product(*_FIELDS.values()))
 _NEEDS: Final = BodyNeeds._fields
 _NO_NEEDS: Final = BodyNeeds()
-
 # `json.loads` looks at its options, and twice for white space, at each call.
 _decode: Final = json.JSONDecoder().raw_decode
 
@@ -152,9 +151,7 @@ def header_text(job: Submission, id: str) -> str:
     not_before = created if job.not_before == job.created else repr(job.not_before)
     sender = "null" if envelope.sender is None else encode(_text(envelope.sender))
     recipients = ",".join([_recipient_json(recipient) for recipient in envelope.recipients])
-    needs = "[]"
-    if job.needs != _NO_NEEDS:
-        needs = encode([name for name, needed in zip(_NEEDS, job.needs, strict=True) if needed])
+    needs = "[]" if job.needs == _NO_NEEDS else encode([*itertools.compress(_NEEDS, job.needs)])
     trace = "" if job.trace is None else f',"trace":{encode(job.trace)}'
     tag = "" if job.tag is None else f',"tag":{encode(job.tag)}'
     # Put together by hand, because the json module makes a new encoder for each dict, which took 9 of 100 instructions
