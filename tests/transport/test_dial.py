@@ -537,7 +537,7 @@ class TestNamesOfTheUsersResolver:
                     before = files()
                     cancelled = 0
                     for number in range(300):
-                        cancelled += await connect(number % 40)
+                        cancelled += await connect(number % 20)
                     assert cancelled > 150
                     await server.quiet()
                     await turns()
