@@ -18,6 +18,7 @@ from ..errors import (
     CommunicationError,
     ConnectionLost,
     GreetingRefused,
+    HandshakeFailed,
     Interrupted,
     InvalidHost,
     SMTPError,
@@ -90,7 +91,11 @@ def _next_may_help(channel: Channel, error: SMTPError) -> bool:
     """Tell whether another mail exchanger is tried: when this one was not reached, or did not greet."""
     if isinstance(error, GreetingRefused | InvalidHost):
         return True
-    unreached = channel.machine.greeting.reply is None and isinstance(error, CommunicationError)
+    # A server that has no room for a connection may end it before it says anything in TLS, too.
+    broken_off = isinstance(error, HandshakeFailed) and isinstance(error.__cause__, ConnectionError)
+    unreached = channel.machine.greeting.reply is None and (
+        broken_off or isinstance(error, CommunicationError)
+    )
     return unreached and not isinstance(error, Interrupted)
 
 

@@ -92,7 +92,7 @@ _values: Final = itemgetter(*_FIELDS)
 _SHAPES: Final = frozenset(itertools.product(*_FIELDS.values()))
 _NEEDS: Final = BodyNeeds._fields
 _NO_NEEDS: Final = BodyNeeds()
-# `json.loads` looks at its options, and twice for white space, at each call.
+# `json.loads` looks at its options at each call, and searches for white space.
 _decode: Final = json.JSONDecoder().raw_decode
 
 
@@ -488,7 +488,8 @@ def _dsn(fields: dict[str, Any]) -> DSN:
 
 def _json(text: bytes) -> dict[str, Any]:
     try:
-        if (found := _decode(text.decode("ascii")))[1] != len(text):
+        content = text.decode("ascii").strip(" \t\r\n")
+        if (found := _decode(content))[1] != len(content):
             raise ValueError("there is something behind the object")
         return of(found[0], dict)
     except (ValueError, TypeError, RecursionError) as error:

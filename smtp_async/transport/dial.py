@@ -233,8 +233,10 @@ async def dial_unix(path: str | os.PathLike[str], *, deadline: float | None = No
 
 async def _stream(sock: socket.socket, options: SocketOptions, *, tls_first: bool = False) -> Stream:
     """Return the stream over a connected socket."""
-    # A transport that TLS opens later would turn TCP_NODELAY on again.
-    stream = held_stream(sock) if tls_first and options.nodelay else await stream_over(sock)
+    # uvloop closes the descriptor of a socket that fails before its handshake, and the socket object would close that
+    # number again, when another file may have it. A transport that TLS opens later would turn TCP_NODELAY on.
+    held = tls_first and options.nodelay and isinstance(asyncio.get_running_loop(), asyncio.BaseEventLoop)
+    stream = held_stream(sock) if held else await stream_over(sock)
     if options.linger:
         stream.linger_time = options.linger_time
     # The event loops turn TCP_NODELAY on when they take the socket, but asyncio only if it was made for TCP by name.
@@ -346,7 +348,8 @@ class _Attempts:
             if _CONNECTS_AT_ONCE:
                 # To a server of this machine the connection is established by now, which the call in `sock_connect`
                 # then finds: no iteration of the loop is needed.
-                sock.connect_ex(address)
+                if sock.connect_ex(address) == 0:
+                    return
             await asyncio.get_running_loop().sock_connect(sock, address)
         except OSError as error:
             self._failures.append((_place(address), error))

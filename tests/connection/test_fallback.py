@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -84,6 +85,19 @@ async def test_one_that_is_silent() -> None:
         async with client_for(Zone("127-0-0-1", "127-0-0-2"), first.port, timeouts=timeouts) as client:
             await client.send(mail())
         assert len(second.messages) == 1
+
+
+@every_loop
+async def test_one_that_hangs_up_before_tls(pki: Pki) -> None:
+    async def hang_up(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.close()
+
+    tls = replace(trusting(pki), server_hostname="localhost")
+    async with ScriptedServer(ssl_context=pki.server_context(), implicit_tls=True) as server:
+        full = await asyncio.start_server(hang_up, "127.0.0.2", server.port)
+        zone = Zone("127-0-0-2", "127-0-0-1")
+        async with full, client_for(zone, server.port, security=Security.IMPLICIT, tls=tls) as client:
+            assert (await client.send(mail())).outcome is Outcome.ACCEPTED
 
 
 async def test_what_a_server_says_later_is_the_answer() -> None:

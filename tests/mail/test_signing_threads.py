@@ -2,10 +2,12 @@
 
 import asyncio
 import contextvars
+import os
 import threading
 
 import pytest
 
+from smtp_async.errors import SignerUnavailable
 from smtp_async.mail.signing_threads import SigningThreads, in_signing_thread
 
 _HERE: contextvars.ContextVar[str] = contextvars.ContextVar("here", default="")
@@ -101,5 +103,60 @@ def test_a_loop_that_is_closed_leaves_its_work() -> None:
 
     asyncio.run(leave())
     go_on.set()
-    # Another loop has threads of its own.
     assert asyncio.run(in_signing_thread(lambda: 1)) == 1
+
+
+def test_loops_that_come_and_go_share_the_threads() -> None:
+    idents = {asyncio.run(in_signing_thread(threading.get_ident)) for _ in range(50)}
+    assert len(idents) <= (os.cpu_count() or 1)
+
+
+def no_threads(self: threading.Thread) -> None:
+    raise RuntimeError("can't start new thread")
+
+
+async def test_a_thread_that_cannot_be_started_is_an_error_and_the_next_caller_tries_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    threads = SigningThreads(threads=1)
+    with monkeypatch.context() as context:
+        context.setattr(threading.Thread, "start", no_threads)
+        for _ in range(2):
+            with pytest.raises(SignerUnavailable, match="can't start new thread") as caught:
+                await threads.call(lambda: 1)
+            assert caught.value.temporary
+    assert await threads.call(lambda: 2) == 2
+
+
+async def test_without_another_thread_those_that_run_do_the_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    threads = SigningThreads(threads=2)
+    begun, go_on = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        begun.set()
+        go_on.wait(10)
+
+    first = asyncio.create_task(threads.call(hold))
+    await asyncio.sleep(0)
+    assert begun.wait(10)
+    monkeypatch.setattr(threading.Thread, "start", no_threads)
+    second = asyncio.create_task(threads.call(lambda: 2))
+    await asyncio.sleep(0)
+    go_on.set()
+    assert await second == 2
+    await first
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="the system does not fork")
+def test_a_forked_child_that_goes_on_with_the_loop_has_threads_of_its_own() -> None:
+    loop = asyncio.new_event_loop()
+    loop.run_until_complete(in_signing_thread(lambda: 1))
+    child = os.fork()
+    if not child:
+        status = 1
+        try:
+            status = loop.run_until_complete(asyncio.wait_for(in_signing_thread(lambda: 0), 10))
+        finally:
+            os._exit(status)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    loop.close()

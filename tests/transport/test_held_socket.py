@@ -1,8 +1,10 @@
 """A socket that waits for TLS: nothing happens on it before, and nothing of it is left afterwards."""
 
 import asyncio
+import gc
 import os
 import socket
+import struct
 from typing import Any
 
 import pytest
@@ -23,6 +25,9 @@ from tests.transport.lab import (
     until,
 )
 
+#: uvloop has no sockets that are held: see the last test.
+where_it_is_held = pytest.mark.parametrize("run", ["asyncio"], indirect=True)
+
 
 async def dialled(server, **options) -> Any:
     return await dial("127.0.0.1", server.port, tls_first=True, **options)
@@ -34,6 +39,7 @@ async def echo_tls(reader, writer):
     await echo(reader, writer)
 
 
+@where_it_is_held
 def test_a_transport_is_opened_by_the_handshake_alone(run):
     async def scenario():
         async with serving(echo_tls) as server:
@@ -52,6 +58,7 @@ def test_a_transport_is_opened_by_the_handshake_alone(run):
     run(scenario())
 
 
+@where_it_is_held
 def test_nothing_is_read_before_the_handshake(run):
     """A server that greets in clear has its greeting in the handshake's evidence, as the first thing that is read."""
 
@@ -71,6 +78,7 @@ def test_nothing_is_read_before_the_handshake(run):
     run(scenario())
 
 
+@where_it_is_held
 @pytest.mark.parametrize("polite", [False, True])
 def test_closed_before_the_handshake(run, polite):
     async def scenario():
@@ -92,6 +100,7 @@ def test_closed_before_the_handshake(run, polite):
     run(scenario())
 
 
+@where_it_is_held
 @pytest.mark.parametrize(("manner", "moment"), MANNERS)
 def test_cancelled_anywhere_no_socket_is_left(run, manner, moment):
     """The server sees the end of each connection."""
@@ -119,6 +128,7 @@ def test_cancelled_anywhere_no_socket_is_left(run, manner, moment):
     run(scenario())
 
 
+@where_it_is_held
 def test_aborted_by_another_task_during_the_handshake(run):
     async def scenario():
         heard = asyncio.Event()
@@ -216,5 +226,36 @@ def test_a_thousand_cancelled_connections_leave_no_file_open(run):
             await turns()
             await server.quiet()
             assert len(os.listdir("/proc/self/fd")) <= before
+
+    run(scenario())
+
+
+@pytest.mark.skipif(not os.path.isdir("/proc/self/fd"), reason="needs /proc")
+def test_a_connection_that_is_reset_before_the_handshake_closes_no_other_file(run):
+    """Where an event loop closed the descriptor itself, the socket object would close what has the number by then."""
+
+    async def scenario():
+        reset = asyncio.Event()
+
+        async def refuse(reader, writer):
+            linger = struct.pack("ii", 1, 0)
+            writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+            writer.transport.abort()
+            reset.set()
+
+        async with serving(refuse) as server:
+            stream = await dialled(server)
+            await reset.wait()
+            await turns()
+            with pytest.raises((HandshakeFailed, ConnectionLost)):
+                await stream.start_tls(client_context(), "localhost")
+            ours = [os.open(os.devnull, os.O_RDONLY) for _ in range(6)]
+            stream.abort()
+            del stream
+            gc.collect()
+            await turns()
+            assert {os.readlink(f"/proc/self/fd/{one}") for one in ours} == {os.devnull}
+            for one in ours:
+                os.close(one)
 
     run(scenario())
