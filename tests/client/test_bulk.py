@@ -340,7 +340,8 @@ class TestFailure:
                     async for _, receipt in client.send_all(endless):
                         receipts.append(receipt)
             assert {receipt.outcome for receipt in receipts} == {Outcome.NOT_SENT}
-            assert len(receipts) == endless.pulled == 4
+            # With eager tasks the refused connection is known before a second message is taken.
+            assert 1 <= len(receipts) == endless.pulled <= 4
 
     async def test_a_server_that_dies_on_the_way_raises_after_the_receipts(self) -> None:
         patience = Timeouts(queue=0.3)
