@@ -170,7 +170,7 @@ class Content:
     ) -> Content:
         """Make content of one segment in memory that any server with 8BITMIME and SMTPUTF8 takes.
 
-        The arguments are those of `__init__`, which takes four times as many steps: most messages are made here.
+        The arguments are those of `__init__`, which takes 1.4 µs instead of 0.7: most messages are made here.
         """
         self = _new(cls)
         self.segments = (data,)
