@@ -829,9 +829,11 @@ class TestSocketSettings:
     def test_pending_data_have_so_long_and_closing_does_not_wait(self, run, polite):
         """The peer never reads; without a limit the system would try for minutes."""
 
-        def state(port):
+        def state(ours, theirs):
+            """Both ends are compared: another connection of this machine may have the same port of ours."""
+            ends = [f"0100007F:{port:04X}" for port in (ours, theirs)]
             rows = [row.split() for row in Path("/proc/net/tcp").read_text().splitlines()[1:]]
-            return [row[3] for row in rows if row[1].endswith(f":{port:04X}") and row[3] != "06"]
+            return [row[3] for row in rows if row[1:3] == ends and row[3] != "06"]
 
         async def scenario():
             loop = asyncio.get_running_loop()
@@ -848,9 +850,9 @@ class TestSocketSettings:
                     await stream.close(limit=0.05)
                 stream.abort()
                 assert loop.time() - began < 5
-                assert state(ours)
+                assert state(ours, port)
                 async with asyncio.timeout(10):
-                    while state(ours):  # noqa: ASYNC110 - nothing tells of it
+                    while state(ours, port):  # noqa: ASYNC110 - nothing tells of it
                         await asyncio.sleep(0.02)
 
         run(scenario())
