@@ -67,6 +67,18 @@ async def test_an_end_after_a_421_has_the_421_as_its_reply(end: Any) -> None:
         assert caught.value.reply is not None and caught.value.reply.code == 421
 
 
+async def test_an_end_after_a_421_names_the_command_whose_reply_is_missing() -> None:
+    async with ScriptedServer() as server, linked(server) as channel:
+        server.on("NOOP", reply(421, "4.3.2 down"), close())
+        await channel.converse(channel.machine.greeting)
+        await channel.converse(channel.machine.hello("me.test"))
+        first, second = channel.machine.noop(), channel.machine.verify("me")
+        assert (await channel.converse(first)).code == 421
+        with pytest.raises(ConnectionLost) as caught:
+            await channel.converse(second)
+        assert caught.value.reply is first.reply and caught.value.stage == "VRFY"
+
+
 async def test_bytes_that_are_no_reply_raise() -> None:
     async with ScriptedServer() as server:
         server.on("GREETING", raw(b"SSH-2.0-OpenSSH\r\n"))

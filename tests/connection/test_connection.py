@@ -221,8 +221,9 @@ class TestServing:
 
         owner = Broken()
         async with ScriptedServer() as server, connection_to(server, owner) as connection:
-            with pytest.raises(CommunicationError, match="a bug"):
+            with pytest.raises(CommunicationError, match="a bug") as caught:
                 await connection.connect()
+            assert isinstance(caught.value.__cause__, RuntimeError)
             await connection.wait_ended()
             assert "a bug" in str(owner.errors[0]) and isinstance(owner.errors[0], SMTPError)
         assert "session 1 failed" in caplog.text

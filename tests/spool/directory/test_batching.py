@@ -8,6 +8,7 @@ import pytest
 from anyio import CancelScope
 
 from smtp_async.errors import SpoolError
+from smtp_async.spool.directory import batching
 from smtp_async.spool.directory.batching import ThreadBatcher, Threads
 from tests.lab import until
 
@@ -302,6 +303,26 @@ def test_two_event_loops_do_not_deadlock() -> None:
     for one in both:
         one.join(10)
     assert ended == [True, True]
+    threads.stop()
+
+
+async def test_idle_threads_end_and_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(batching, "IDLE_TIMEOUT", 0.01)
+    threads, together = Threads(4), threading.Barrier(3)
+    began: set[threading.Thread] = set()
+
+    def work() -> None:
+        began.add(threading.current_thread())
+        together.wait(10)
+
+    await asyncio.gather(*[threads.run(work) for _ in range(3)])
+    await until(lambda: not any(one.is_alive() for one in began))
+    # With a wrong count the second of two calls would start no thread, or another thread for each call.
+    monkeypatch.setattr(batching, "IDLE_TIMEOUT", 10)
+    began.clear()
+    for _ in range(3):
+        await asyncio.gather(*[threads.run(work) for _ in range(3)])
+    assert len(began) == 3
     threads.stop()
 
 
