@@ -42,6 +42,7 @@ from smtp_async.errors import (
     PlaintextInjected,
     ProtocolViolation,
     ReplyTooLong,
+    SocketError,
     StartTLSRefused,
     StartTLSUnavailable,
     Timeout,
@@ -243,6 +244,10 @@ class TestReplies:
     @every_loop
     async def test_421_at_any_stage(self, point: str, end: Action) -> None:
         async with one_message(point, reply(421, "4.3.2 going down"), end) as (_, result):
+            if point == "GREETING" and type(result) is SocketError:
+                # A reset may come before the event loop has looked at the new connection, and fails it.
+                assert result.temporary and outcome_of(result) is Outcome.NOT_SENT
+                return
             self._goes_down(point, result)
 
     @pytest.mark.parametrize("point", POINTS)
