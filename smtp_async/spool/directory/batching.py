@@ -112,10 +112,12 @@ class Threads:
 
     Args:
         most: the maximum number of concurrent calls by `run`.
+        idle_timeout: seconds after which an idle thread ends.
     """
 
-    def __init__(self, most: int) -> None:
+    def __init__(self, most: int, *, idle_timeout: float = IDLE_TIMEOUT) -> None:
         self._most = most
+        self._idle_timeout = idle_timeout
         self._loop: asyncio.AbstractEventLoop | None = None
         self._limiter: CapacityLimiter | None = None
         self._queue: SimpleQueue[_Task | None] = SimpleQueue()
@@ -249,7 +251,7 @@ class Threads:
         """Make the calls of the queue, in a thread."""
         while True:
             try:
-                task = self._queue.get(timeout=IDLE_TIMEOUT)
+                task = self._queue.get(timeout=self._idle_timeout)
             except Empty:
                 if self._may_end():
                     return

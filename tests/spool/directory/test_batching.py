@@ -8,7 +8,6 @@ import pytest
 from anyio import CancelScope
 
 from smtp_async.errors import SpoolError
-from smtp_async.spool.directory import batching
 from smtp_async.spool.directory.batching import ThreadBatcher, Threads
 from tests.lab import until
 
@@ -306,9 +305,8 @@ def test_two_event_loops_do_not_deadlock() -> None:
     threads.stop()
 
 
-async def test_idle_threads_end_and_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(batching, "IDLE_TIMEOUT", 0.01)
-    threads, together = Threads(4), threading.Barrier(3)
+async def test_idle_threads_end_and_are_counted() -> None:
+    threads, together = Threads(4, idle_timeout=1.0), threading.Barrier(3)
     began: set[threading.Thread] = set()
 
     def work() -> None:
@@ -317,12 +315,10 @@ async def test_idle_threads_end_and_are_counted(monkeypatch: pytest.MonkeyPatch)
 
     await asyncio.gather(*[threads.run(work) for _ in range(3)])
     await until(lambda: not any(one.is_alive() for one in began))
-    # With a wrong count the second of two calls would start no thread, or another thread for each call.
-    monkeypatch.setattr(batching, "IDLE_TIMEOUT", 10)
-    began.clear()
-    for _ in range(3):
+    # If the threads that have ended were counted wrongly, each of the later calls would start another one.
+    for _ in range(4):
         await asyncio.gather(*[threads.run(work) for _ in range(3)])
-    assert len(began) == 3
+        assert sum(one.is_alive() for one in began) == 3
     threads.stop()
 
 
