@@ -292,7 +292,9 @@ class SerialConnection:
         while True:
             connection = await self._open()
             try:
-                async with self._connections.transaction(connection):
+                if not self._connections.pooler:
+                    return await work(connection)
+                async with connection.transaction():
                     return await work(connection)
             except Exception as error:
                 if is_conflict(error) and conflicts < _CONFLICTS:
