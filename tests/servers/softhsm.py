@@ -28,10 +28,10 @@ class SoftHSM:
         except ImportError:
             unavailable("python-pkcs11 is not installed (the extra [pkcs11])")
         self._tool = program("softhsm2-util")
-        self.library = next((one for one in LIBRARIES if Path(one).exists()), "")
-        if not self.library:
+        self.module = next((one for one in LIBRARIES if Path(one).exists()), "")
+        if not self.module:
             unavailable(
-                "the library of SoftHSM is not where it is looked for (tests/servers/install.sh installs it)"
+                "the module of SoftHSM is not where it is looked for (tests/servers/install.sh installs it)"
             )
         (directory / "tokens").mkdir()
         configuration = directory / "softhsm2.conf"
@@ -45,7 +45,7 @@ class SoftHSM:
 
         self._run("--init-token", "--free", "--label", label, "--so-pin", OWNER_PIN, "--pin", PIN)
         # Once it is loaded, the library does not look for new tokens.
-        pkcs11.lib(self.library).reinitialize()
+        pkcs11.lib(self.module).reinitialize()
 
     def add_key(self, token: str, pem: bytes, *, label: str, key_id: bytes) -> None:
         """Put a key in PKCS#8 onto a token, both halves."""
@@ -67,7 +67,7 @@ class SoftHSM:
             pkcs11.Attribute.LABEL: label,
             pkcs11.Attribute.ID: key_id,
         }
-        slot = pkcs11.lib(self.library).get_token(token_label=token)
+        slot = pkcs11.lib(self.module).get_token(token_label=token)
         with slot.open(rw=True, user_pin=PIN) as session:
             session.create_object(attributes)
 
@@ -75,13 +75,13 @@ class SoftHSM:
         """Take a key off a token again."""
         import pkcs11
 
-        with pkcs11.lib(self.library).get_token(token_label=token).open(rw=True, user_pin=PIN) as session:
+        with pkcs11.lib(self.module).get_token(token_label=token).open(rw=True, user_pin=PIN) as session:
             for one in list(session.get_objects({pkcs11.Attribute.ID: key_id})):
                 one.destroy()
 
     def uri(self, path: str, *query: str) -> str:
-        """Return a URI with the library's path."""
-        return f"pkcs11:{path}?" + "&".join((f"module-path={quote(self.library)}", *query))
+        """Return a URI with the path of the module."""
+        return f"pkcs11:{path}?" + "&".join((f"module-path={quote(self.module)}", *query))
 
     def _run(self, *arguments: str) -> None:
         done = subprocess.run([self._tool, *arguments], capture_output=True, text=True)

@@ -173,7 +173,7 @@ class TestURIs:
     def test_another_session_of_the_application(self, tokens):
         import pkcs11
 
-        token = pkcs11.lib(tokens.library).get_token(token_label="mail")
+        token = pkcs11.lib(tokens.module).get_token(token_label="mail")
         with token.open(user_pin=PIN):
             assert opened(tokens).identity_for(ANN).key.sign(b"x")
 

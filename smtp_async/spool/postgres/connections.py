@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager, suppress
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypeVar
 from urllib.parse import parse_qsl, unquote, urlsplit
 
@@ -144,7 +144,7 @@ class DatabaseConnections:
             )
         if check:
             try:
-                await self._check(connection)
+                await self.do(self._check, connection)
             except BaseException as error:
                 await self.close(connection, lost=True)
                 if isinstance(error, Exception):
@@ -170,28 +170,26 @@ class DatabaseConnections:
         )
 
     async def _check(self, connection: Connection) -> None:
-        async with self.transaction(connection):
-            found: Any = await connection.fetchrow(_CHECK)
-            if found["read_only"] == "on":
-                raise SpoolError(
-                    "the server is read-only, because it is a standby: name all servers in the URL, with "
-                    "target_session_attrs=read-write"
-                )
-            if found["commits"] == "off" or found["fsync"] == "off":
-                name = "fsync" if found["fsync"] == "off" else "synchronous_commit"
-                raise SpoolUnsafe(f"{name} is off, so that a crash loses mail: turn it on for this user")
-            demand_version(
-                await connection.fetchval(f"select version from {self._schema}.version"), self._schema
+        found: Any = await connection.fetchrow(_CHECK)
+        if found["read_only"] == "on":
+            raise SpoolError(
+                "the server is read-only, because it is a standby: name all servers in the URL, with "
+                "target_session_attrs=read-write"
             )
+        if found["commits"] == "off" or found["fsync"] == "off":
+            name = "fsync" if found["fsync"] == "off" else "synchronous_commit"
+            raise SpoolUnsafe(f"{name} is off, so that a crash loses mail: turn it on for this user")
+        demand_version(await connection.fetchval(f"select version from {self._schema}.version"), self._schema)
 
-    @asynccontextmanager
-    async def transaction(self, connection: Connection) -> AsyncIterator[None]:
-        """Keep one connection of a pooler for the statements of the block, because asyncpg prepares each of them."""
-        if self.pooler:
-            async with connection.transaction():
-                yield
-        else:
-            yield
+    async def do(self, work: Callable[[Connection], Awaitable[T]], connection: Connection) -> T:
+        """Await `work(connection)`.
+
+        It keeps one connection of a pooler for all of its statements, because asyncpg prepares each of them.
+        """
+        if not self.pooler:
+            return await work(connection)
+        async with connection.transaction():
+            return await work(connection)
 
     async def guarded(self, work: Awaitable[T], doing: str) -> T:
         """Await work on a connection of its own, and translate its errors."""
@@ -292,10 +290,7 @@ class SerialConnection:
         while True:
             connection = await self._open()
             try:
-                if not self._connections.pooler:
-                    return await work(connection)
-                async with connection.transaction():
-                    return await work(connection)
+                return await self._connections.do(work, connection)
             except Exception as error:
                 if is_conflict(error) and conflicts < _CONFLICTS:
                     conflicts += 1

@@ -98,7 +98,7 @@ class Producer:
 
     async def _store(self, jobs: list[NewJob]) -> list[str | Exception]:
         # Two jobs with the same key would meet in one statement.
-        distinct = jobs if len(jobs) == 1 else list({job.id: job for job in reversed(jobs)}.values())
+        distinct = list({job.id: job for job in reversed(jobs)}.values())
         try:
             errors = await self._insert(distinct, _PATIENCE)
         except SMTPError as error:
